@@ -1,0 +1,158 @@
+// swift-tools-version: 6.2
+
+import Foundation
+import PackageDescription
+
+/// Warnings are errors where CI builds; a newcomer with another compiler is not stopped by one.
+let strict = ProcessInfo.processInfo.environment["SCITQ_STRICT"] == "1"
+
+let settings: [SwiftSetting] =
+  [
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+  ] + (strict ? [.treatAllWarnings(as: .error)] : [])
+
+let package = Package(
+  name: "scitq",
+  platforms: [.macOS(.v15)],
+  products: [
+    .executable(name: "scitq", targets: ["scitq"]),
+    .executable(name: "scitq-server", targets: ["scitq-server"]),
+    .executable(name: "scitq-worker", targets: ["scitq-worker"]),
+    // For Benchmarks/, which is a package of its own.
+    .library(name: "ScitqProtocol", targets: ["ScitqProtocol"]),
+    .library(name: "Scheduling", targets: ["Scheduling"]),
+    .library(name: "ScitqServer", targets: ["ScitqServer"]),
+    .library(name: "ScitqClient", targets: ["ScitqClient"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+    .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.6"),
+    .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0", traits: []),
+    .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+    .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+    .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+    .package(url: "https://github.com/apple/swift-certificates", from: "1.21.1"),
+    .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.2", traits: []),
+    .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+    .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
+  ],
+  targets: [
+    .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
+    .target(
+      name: "ScitqProtocol",
+      dependencies: [
+        "CZlib",
+        .product(name: "NIOCore", package: "swift-nio"),
+        .product(name: "NIOPosix", package: "swift-nio"),
+        .product(name: "NIOSSL", package: "swift-nio-ssl"),
+        .product(name: "SwiftProtobuf", package: "swift-protobuf"),
+        .product(name: "Crypto", package: "swift-crypto"),
+        .product(name: "Logging", package: "swift-log"),
+      ],
+      path: "Sources/Protocol",
+      exclude: ["Schema"],
+      swiftSettings: settings),
+    .target(
+      name: "Scheduling",
+      dependencies: [
+        "ScitqProtocol",
+        .product(name: "Collections", package: "swift-collections"),
+      ],
+      swiftSettings: settings),
+    .target(
+      name: "Transfer",
+      dependencies: [
+        "ScitqProtocol",
+        "CZlib",
+        .product(name: "Crypto", package: "swift-crypto"),
+        .product(name: "Logging", package: "swift-log"),
+        .product(name: "NIOCore", package: "swift-nio"),
+        .product(name: "NIOPosix", package: "swift-nio"),
+        .product(name: "NIOHTTP1", package: "swift-nio"),
+        .product(name: "Subprocess", package: "swift-subprocess"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      swiftSettings: settings),
+    .target(
+      name: "ScitqServer",
+      dependencies: [
+        "ScitqProtocol",
+        "Scheduling",
+        "Transfer",
+        "CZlib",
+        .product(name: "GRDB", package: "GRDB.swift"),
+        .product(name: "Collections", package: "swift-collections"),
+        .product(name: "Crypto", package: "swift-crypto"),
+        .product(name: "CryptoExtras", package: "swift-crypto"),
+        .product(name: "Logging", package: "swift-log"),
+        .product(name: "NIOCore", package: "swift-nio"),
+        .product(name: "NIOPosix", package: "swift-nio"),
+        .product(name: "NIOSSL", package: "swift-nio-ssl"),
+        .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+        .product(name: "SwiftProtobuf", package: "swift-protobuf"),
+        .product(name: "X509", package: "swift-certificates"),
+        .product(name: "Yams", package: "Yams"),
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
+      path: "Sources/Server",
+      swiftSettings: settings),
+    .target(
+      name: "ScitqWorker",
+      dependencies: [
+        "ScitqProtocol",
+        "Transfer",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "Crypto", package: "swift-crypto"),
+        .product(name: "Logging", package: "swift-log"),
+        .product(name: "NIOCore", package: "swift-nio"),
+        .product(name: "NIOPosix", package: "swift-nio"),
+        .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+        .product(name: "Subprocess", package: "swift-subprocess"),
+        .product(name: "SwiftProtobuf", package: "swift-protobuf"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      path: "Sources/Worker",
+      swiftSettings: settings),
+    .target(
+      name: "ScitqClient",
+      dependencies: [
+        "ScitqProtocol",
+        "Transfer",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "Logging", package: "swift-log"),
+        .product(name: "NIOCore", package: "swift-nio"),
+        .product(name: "SwiftProtobuf", package: "swift-protobuf"),
+      ],
+      path: "Sources/Client",
+      swiftSettings: settings),
+    .executableTarget(name: "scitq", dependencies: ["ScitqClient"], swiftSettings: settings),
+    .executableTarget(name: "scitq-server", dependencies: ["ScitqServer"], swiftSettings: settings),
+    .executableTarget(name: "scitq-worker", dependencies: ["ScitqWorker"], swiftSettings: settings),
+    .testTarget(name: "ProtocolTests", dependencies: ["ScitqProtocol"], swiftSettings: settings),
+    .testTarget(name: "SchedulingTests", dependencies: ["Scheduling"], swiftSettings: settings),
+    .testTarget(name: "TransferTests", dependencies: ["Transfer"], swiftSettings: settings),
+    .testTarget(name: "ServerTests", dependencies: ["ScitqServer"], swiftSettings: settings),
+    .testTarget(name: "WorkerTests", dependencies: ["ScitqWorker"], swiftSettings: settings),
+    .testTarget(name: "ClientTests", dependencies: ["ScitqClient"], swiftSettings: settings),
+    .testTarget(
+      name: "EndToEndTests",
+      dependencies: [
+        "ScitqProtocol", "ScitqClient", "Transfer",
+        .product(name: "Subprocess", package: "swift-subprocess"),
+      ],
+      swiftSettings: settings),
+  ],
+  swiftLanguageModes: [.v6]
+)
+
+// While several rooms are built side by side: SCITQ_ONLY=A,B leaves only these targets in the plan.
+if let only = ProcessInfo.processInfo.environment["SCITQ_ONLY"] {
+  let names = Set(only.split(separator: ",").map(String.init))
+  package.targets.removeAll { !names.contains($0.name) && $0.name != "CZlib" }
+  package.products.removeAll()
+}
