@@ -1,6 +1,6 @@
-internal import SwiftProtobuf
-internal import NIOCore
-internal import NIOSSL
+import SwiftProtobuf
+import NIOCore
+import NIOSSL
 
 /// The client's end of the conversation. Lives on its channel's event loop.
 final class ClientHandler: ChannelInboundHandler {

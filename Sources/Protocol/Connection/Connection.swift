@@ -1,8 +1,8 @@
-internal import NIOCore
-internal import NIOPosix
-internal import NIOSSL
-internal import SwiftProtobuf
-internal import Synchronization
+import NIOCore
+import NIOPosix
+import NIOSSL
+import SwiftProtobuf
+import Synchronization
 
 /// A client's connection to a server: TLS 1.3, one conversation, many calls at once.
 ///

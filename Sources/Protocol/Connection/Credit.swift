@@ -1,4 +1,4 @@
-internal import Synchronization
+import Synchronization
 
 /// How many bytes of one stream may still be sent before the receiver has used some up.
 ///

@@ -1,7 +1,7 @@
-internal import Crypto
-internal import NIOCore
-internal import NIOPosix
-internal import NIOSSL
+import Crypto
+import NIOCore
+import NIOPosix
+import NIOSSL
 
 /// Whom a client believes. There is no way to believe everybody.
 public struct Trust: Sendable {

@@ -1,4 +1,4 @@
-internal import CZlib
+import CZlib
 
 /// zlib for payloads, in one go.
 package enum Deflate {

@@ -1,4 +1,4 @@
-internal import SwiftProtobuf
+import SwiftProtobuf
 package import NIOCore
 
 /// Bytes to frames and back in a channel's pipeline.

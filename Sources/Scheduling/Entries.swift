@@ -1,0 +1,192 @@
+package import ScitqProtocol
+
+/// What a task needs of its host, or what a host has.
+///
+/// In a task zero means that nothing was stated; in a host it means that it has none.
+package struct Needs: Hashable, Sendable {
+  /// Thousandths of a cpu.
+  package var cpuMilli: Int32
+  package var memoryMiB: Int32
+  package var diskMiB: Int32
+  /// Whole GPUs.
+  package var gpu: Int32
+
+  package init(cpuMilli: Int32 = 0, memoryMiB: Int32 = 0, diskMiB: Int32 = 0, gpu: Int32 = 0) {
+    self.cpuMilli = cpuMilli
+    self.memoryMiB = memoryMiB
+    self.diskMiB = diskMiB
+    self.gpu = gpu
+  }
+
+  /// Whether a host that has `host` can ever run a task with these needs.
+  package func fit(_ host: Needs) -> Bool {
+    cpuMilli <= host.cpuMilli && memoryMiB <= host.memoryMiB && diskMiB <= host.diskMiB && gpu <= host.gpu
+  }
+}
+
+/// A task that can still move, as the engine hands it in and reads it back.
+package struct TaskEntry: Hashable, Sendable {
+  package var id: TaskID
+  /// The step whose workers may take it; nil: workers without a step.
+  package var step: StepID?
+  package var status: TaskStatus
+  /// Higher goes first.
+  package var priority: Int32
+  /// How much of a slot it takes: 1000 is one. Less than 1 counts as 1.
+  package var weightMilli: Int32
+  package var needs: Needs
+  /// Its place in the queue among tasks of one priority: smaller goes first, equal ones by id. A clone keeps
+  /// its predecessor's.
+  package var order: Int64
+  /// How many of its prerequisites are not met.
+  package var unmet: Int32
+  /// Who holds it, in `A C D O R U V`, and in `Z` where it was paused while running.
+  package var worker: WorkerID?
+  /// How often it was assigned; the number of its newest assignment.
+  package var assignment: Int64
+  /// The worker on which its predecessor failed: it goes there only when no other could ever take it.
+  package var avoid: WorkerID?
+  /// A prerequisite that failed for good counts as met.
+  package var acceptFailure: Bool
+  /// It asked to be canceled when a prerequisite fails for good.
+  package var cancelsWithPrerequisite: Bool
+  /// A person wants it ended. It is not assigned any more.
+  package var cancelWished: Bool
+
+  package init(
+    id: TaskID, step: StepID? = nil, status: TaskStatus = .pending, priority: Int32 = 0,
+    weightMilli: Int32 = 1000, needs: Needs = Needs(), order: Int64, unmet: Int32 = 0,
+    worker: WorkerID? = nil, assignment: Int64 = 0, avoid: WorkerID? = nil, acceptFailure: Bool = false,
+    cancelsWithPrerequisite: Bool = false, cancelWished: Bool = false
+  ) {
+    self.id = id
+    self.step = step
+    self.status = status
+    self.priority = priority
+    self.weightMilli = weightMilli
+    self.needs = needs
+    self.order = order
+    self.unmet = unmet
+    self.worker = worker
+    self.assignment = assignment
+    self.avoid = avoid
+    self.acceptFailure = acceptFailure
+    self.cancelsWithPrerequisite = cancelsWithPrerequisite
+    self.cancelWished = cancelWished
+  }
+
+  /// The newest assignment, for fencing.
+  package var attempt: AttemptID { AttemptID(task: id, assignment: assignment) }
+}
+
+/// A worker, as the engine hands it in.
+package struct WorkerEntry: Hashable, Sendable {
+  package var id: WorkerID
+  /// The one step it serves; nil: tasks without a step.
+  package var step: StepID?
+  /// How many slots run at once.
+  package var concurrency: Int32
+  /// How many more are staged meanwhile.
+  package var prefetch: Int32
+  /// What its host has.
+  package var capacity: Needs
+  /// It has a session and has reconciled: orders reach it.
+  package var isConnected: Bool
+  /// It finishes what it has and takes nothing more.
+  package var isDraining: Bool
+  /// A person paused it: it takes nothing for now.
+  package var isPaused: Bool
+  /// Slots it has less than `concurrency + prefetch`, for being short of disk or throttled.
+  package var reducedRoom: Int32
+
+  package init(
+    id: WorkerID, step: StepID? = nil, concurrency: Int32 = 1, prefetch: Int32 = 0, capacity: Needs,
+    isConnected: Bool = true, isDraining: Bool = false, isPaused: Bool = false, reducedRoom: Int32 = 0
+  ) {
+    self.id = id
+    self.step = step
+    self.concurrency = concurrency
+    self.prefetch = prefetch
+    self.capacity = capacity
+    self.isConnected = isConnected
+    self.isDraining = isDraining
+    self.isPaused = isPaused
+    self.reducedRoom = reducedRoom
+  }
+
+  /// Whether it may be given anything.
+  package var isAssignable: Bool { isConnected && !isDraining && !isPaused }
+
+  /// All it may hold, in thousandths of a slot.
+  package var roomMilli: Int64 { max(0, Int64(concurrency) + Int64(prefetch) - Int64(reducedRoom)) * 1000 }
+
+  /// How much of what it may hold can run at once.
+  package var runningMilli: Int64 { min(Int64(max(0, concurrency)) * 1000, roomMilli) }
+
+  /// Whether it could ever take a task with these needs and this weight: what its host has suffices, and the
+  /// weight is no more than its concurrency.
+  package func couldTake(_ needs: Needs, weightMilli: Int64) -> Bool {
+    needs.fit(capacity) && weightMilli <= Int64(concurrency) * 1000
+  }
+}
+
+/// A task was given to a worker.
+package struct Assignment: Hashable, Sendable {
+  package var task: TaskID
+  package var worker: WorkerID
+  /// The task's assignment number, one more than before.
+  package var number: Int64
+
+  package init(task: TaskID, worker: WorkerID, number: Int64) {
+    self.task = task
+    self.worker = worker
+    self.number = number
+  }
+
+  package var attempt: AttemptID { AttemptID(task: task, assignment: number) }
+}
+
+/// How many tasks stand at each status.
+package struct StatusCounts: Hashable, Sendable {
+  private var values = [Int](repeating: 0, count: TaskStatus.allCases.count)
+
+  package init() {}
+
+  package subscript(_ status: TaskStatus) -> Int {
+    get { values[status.ordinal] }
+    set { values[status.ordinal] = newValue }
+  }
+
+  /// All of them.
+  package var total: Int { values.reduce(0, +) }
+}
+
+extension TaskStatus {
+  /// Its place in the order of life; only for indexing.
+  var ordinal: Int {
+    switch self {
+    case .inactive: 0
+    case .waiting: 1
+    case .pending: 2
+    case .assigned: 3
+    case .accepted: 4
+    case .downloading: 5
+    case .onHold: 6
+    case .running: 7
+    case .uploading: 8
+    case .uploadingFailed: 9
+    case .succeeded: 10
+    case .failed: 11
+    case .suspended: 12
+    case .canceled: 13
+    }
+  }
+
+  /// Takes room on the worker that has it. Uploads hold no slot.
+  var holdsRoom: Bool {
+    switch self {
+    case .assigned, .accepted, .downloading, .onHold, .running, .suspended: true
+    default: false
+    }
+  }
+}

@@ -1,0 +1,165 @@
+import ScitqProtocol
+
+/// A step's tasks and workers; or those without a step. A worker serves one pool, so pools never compete.
+struct Pool: Sendable, Ranked {
+  var step: StepID?
+  /// Tasks by status.
+  var counts = StatusCounts()
+  var tasks = 0
+  /// All workers that serve it, assignable or not.
+  var workers = 0
+  /// Host classes, smallest first, and the tree over them.
+  var classes: [UInt32] = []
+  var tree = HostTree()
+
+  /// Shapes to be tried.
+  var ready = IndexedHeap<UInt32>()
+  /// Shapes whose workers are all full.
+  var full: [UInt32] = []
+  /// Shapes that no worker could take.
+  var unfit: [UInt32] = []
+  /// All shapes.
+  var shapes: [UInt32] = []
+  /// No shape here weighs less. With less room than that nothing needs to be tried.
+  var lightest = Int64.max
+
+  var recheck = Recheck.nothing
+  /// The rank of the first ready shape.
+  var head = QueueKey(priority: 0, order: 0, id: 0)
+  /// In the queue of pools that have something to assign.
+  var position: UInt32 = nowhere
+
+  /// Which shapes are tried again before anything is assigned.
+  enum Recheck: Sendable {
+    case nothing, full, everything
+  }
+
+  static func precedes(_ elements: [Pool], _ a: Int, _ b: Int) -> Bool {
+    elements[a].head.precedes(elements[b].head)
+  }
+}
+
+/// A worker and what it has.
+struct WorkerRecord: Sendable, Ranked {
+  var entry: WorkerEntry
+  var pool: UInt32
+  var hostClass: UInt32 = nowhere
+  /// Σ weight of its tasks that hold room.
+  var loadMilli: Int64 = 0
+  /// Indexes of all its tasks.
+  var tasks: [UInt32] = []
+  /// In its class's heap while it may be given tasks.
+  var position: UInt32 = nowhere
+
+  var freeSlots: Int64 { entry.runningMilli - loadMilli }
+  var freeRoom: Int64 { entry.roomMilli - loadMilli }
+
+  static func precedes(_ elements: [WorkerRecord], _ a: Int, _ b: Int) -> Bool {
+    let x = elements[a].loadMilli
+    let y = elements[b].loadMilli
+    return x == y ? elements[a].entry.id < elements[b].entry.id : x < y
+  }
+}
+
+/// Workers that differ in load and id only. The emptiest stands first: what does not fit there fits none of
+/// them.
+struct HostClass: Sendable {
+  var kind: HostKind
+  var pool: UInt32
+  var members = IndexedHeap<UInt32>()
+  /// In its pool's `classes`.
+  var leaf = 0
+}
+
+/// What makes workers equal, in the order in which hosts are filled: without GPUs first, then by memory.
+struct HostKind: Hashable, Sendable, Comparable {
+  var capacity: Needs
+  var concurrency: Int32
+  var prefetch: Int32
+  var reducedRoom: Int32
+
+  init(_ worker: WorkerEntry) {
+    capacity = worker.capacity
+    concurrency = worker.concurrency
+    prefetch = worker.prefetch
+    reducedRoom = worker.reducedRoom
+  }
+
+  static func < (a: HostKind, b: HostKind) -> Bool {
+    let x = a.capacity
+    let y = b.capacity
+    return if x.gpu != y.gpu {
+      x.gpu < y.gpu
+    } else if x.memoryMiB != y.memoryMiB {
+      x.memoryMiB < y.memoryMiB
+    } else if x.cpuMilli != y.cpuMilli {
+      x.cpuMilli < y.cpuMilli
+    } else if x.diskMiB != y.diskMiB {
+      x.diskMiB < y.diskMiB
+    } else if a.concurrency != b.concurrency {
+      a.concurrency < b.concurrency
+    } else if a.prefetch != b.prefetch {
+      a.prefetch < b.prefetch
+    } else {
+      a.reducedRoom < b.reducedRoom
+    }
+  }
+}
+
+/// The most that any worker of some classes has, each figure by itself.
+struct HostSummary: Sendable {
+  var most = Needs(cpuMilli: -1, memoryMiB: -1, diskMiB: -1, gpu: -1)
+  var concurrencyMilli: Int64 = -1
+  var freeSlots = Int64.min
+  var freeRoom = Int64.min
+
+  /// Of nobody.
+  init() {}
+
+  init(_ worker: WorkerRecord) {
+    most = worker.entry.capacity
+    concurrencyMilli = Int64(worker.entry.concurrency) * 1000
+    freeSlots = worker.freeSlots
+    freeRoom = worker.freeRoom
+  }
+
+  init(_ a: HostSummary, _ b: HostSummary) {
+    most = Needs(
+      cpuMilli: max(a.most.cpuMilli, b.most.cpuMilli), memoryMiB: max(a.most.memoryMiB, b.most.memoryMiB),
+      diskMiB: max(a.most.diskMiB, b.most.diskMiB), gpu: max(a.most.gpu, b.most.gpu))
+    concurrencyMilli = max(a.concurrencyMilli, b.concurrencyMilli)
+    freeSlots = max(a.freeSlots, b.freeSlots)
+    freeRoom = max(a.freeRoom, b.freeRoom)
+  }
+}
+
+/// A tree of maxima over a pool's host classes, smallest host first, so that the smallest one that does is
+/// found without looking at those that do not.
+struct HostTree: Sendable {
+  /// The root is 1; the children of n are 2n and 2n + 1.
+  private(set) var nodes: [HostSummary] = []
+  private(set) var leaves = 0
+
+  init() {}
+
+  init(_ summaries: [HostSummary]) {
+    leaves = 1
+    while leaves < summaries.count { leaves *= 2 }
+    nodes = [HostSummary](repeating: HostSummary(), count: leaves * 2)
+    for (index, summary) in summaries.enumerated() { nodes[leaves + index] = summary }
+    for index in stride(from: leaves - 1, to: 0, by: -1) {
+      nodes[index] = HostSummary(nodes[2 * index], nodes[2 * index + 1])
+    }
+  }
+
+  var mostFreeRoom: Int64 { nodes.isEmpty ? Int64.min : nodes[1].freeRoom }
+
+  mutating func update(_ leaf: Int, _ summary: HostSummary) {
+    var index = leaves + leaf
+    nodes[index] = summary
+    while index > 1 {
+      index /= 2
+      nodes[index] = HostSummary(nodes[2 * index], nodes[2 * index + 1])
+    }
+  }
+}

@@ -1,0 +1,201 @@
+import GRDB
+import Scheduling
+import ScitqProtocol
+
+/// The comings and goings of workers.
+extension Engine {
+  // MARK: Coming
+
+  func connect(
+    _ identity: WireWorkerIdentity, software: String, credential: String?,
+    _ reply: @escaping Command.Reply<WireWorkerWelcome>
+  ) {
+    var welcome = WireWorkerWelcome()
+    var row: WorkerRow
+    let known = workers.values.first { $0.storeID == identity.storeID }
+    if let credential {
+      let hash = Secret.hash(credential)
+      guard let known, let kept = known.credentialHash, Secret.equal(kept, hash) else {
+        return reply(
+          .failure(
+            CallError(
+              .unauthenticated,
+              "the worker's credential is not known here: it was deleted, or belongs to another server; join again")))
+      }
+      row = known
+    } else {
+      if let refusal = Self.refusal(of: identity) { return reply(.failure(refusal)) }
+      if let known {
+        row = known
+      } else {
+        row = WorkerRow(
+          id: WorkerID(nextWorker), name: freeName(identity.name), identity: identity, now: batch.now)
+        nextWorker += 1
+        batch.event(worker: row.id, "joined")
+      }
+      let secret = Secret.make(.worker)
+      row.credentialHash = Secret.hash(secret)
+      welcome.credential = secret
+    }
+    row.epoch += 1
+    row.concurrency = Int32(clamping: identity.concurrency)
+    row.prefetch = Int32(clamping: identity.prefetch)
+    row.permanent = identity.permanent
+    row.host = identity.host
+    row.hostname = identity.hostname
+    row.software = software
+    row.status = .running
+    row.lastBeatAt = batch.now
+    save(row)
+    ready[row.id] = nil
+    cluster.set(row.entry(isConnected: false))
+    batch.event(worker: row.id, "connected")
+    welcome.workerID = row.id.rawValue
+    welcome.epoch = row.epoch
+    welcome.name = row.name
+    welcome.settings = settings(row)
+    answer(reply, welcome)
+  }
+
+  private static func refusal(of identity: WireWorkerIdentity) -> CallError? {
+    if identity.name.isEmpty || identity.storeID.isEmpty {
+      return CallError(.invalid, "a worker names itself and its store when it joins", field: "name")
+    }
+    if identity.concurrency == 0 || identity.concurrency > 10_000 {
+      return CallError(
+        .invalid, "concurrency is \(identity.concurrency); it is from 1 to 10000", field: "concurrency")
+    }
+    return nil
+  }
+
+  private func freeName(_ wanted: String) -> String {
+    let taken = Set(workers.values.map(\.name))
+    guard taken.contains(wanted) else { return wanted }
+    var number = 2
+    while taken.contains("\(wanted)-\(number)") { number += 1 }
+    return "\(wanted)-\(number)"
+  }
+
+  private func settings(_ row: WorkerRow) -> WireWorkerSettings {
+    var settings = WireWorkerSettings()
+    settings.concurrency = UInt32(clamping: row.concurrency)
+    settings.prefetch = UInt32(clamping: row.prefetch)
+    settings.beatIntervalMs = UInt32(clamping: configuration.workers.beatInterval.milliseconds)
+    settings.leaseMs = UInt32(clamping: configuration.workers.offlineTimeout.milliseconds)
+    settings.killGraceMs = UInt32(clamping: configuration.workers.killGrace.milliseconds)
+    settings.maxLogBytes = configuration.logs.maxLogBytes
+    settings.draining = row.status == .draining
+    settings.allowedContainerOptions = configuration.workers.allowedContainerOptions
+    return settings
+  }
+
+  private func save(_ row: WorkerRow) {
+    workers[row.id] = row
+    batch.writes.append { db in try row.save(db) }
+  }
+
+  /// Says for each attempt that the worker has whether it is to go on, and takes away what it should have and has not.
+  func reconcile(
+    _ id: WorkerID, _ epoch: Int64, _ held: [WireHeldAttempt], _ known: Known,
+    _ reply: @escaping Command.Reply<WireReconciled>
+  ) {
+    guard workers[id]?.epoch == epoch else { return reply(.failure(Self.superseded)) }
+    var reconciled = WireReconciled()
+    var kept: Set<TaskID> = []
+    for attempt in held {
+      let task = TaskID(attempt.taskID)
+      var reference = WireAttemptRef()
+      reference.taskID = attempt.taskID
+      reference.assignment = attempt.assignment
+      if let row = active[task], row.worker == id, row.assignment == attempt.assignment {
+        kept.insert(task)
+        reconciled.keep.append(reference)
+      } else if TaskStatus(rawValue: attempt.status)?.isFinal == true {
+        reconciled.forget.append(reference)
+      } else {
+        reconciled.kill.append(reference)
+      }
+    }
+    for task in cluster.tasks(on: id) where !kept.contains(task) {
+      lose(task, because: "worker \(workers[id]?.name ?? "\(id)") came back without it", known)
+    }
+    answer(reply, reconciled)
+  }
+
+  func makeReady(_ id: WorkerID, _ epoch: Int64) {
+    guard let row = workers[id], row.epoch == epoch else { return }
+    ready[id] = epoch
+    cluster.set(row.entry(isConnected: true))
+    // Wishes that were made while it was away.
+    for task in cluster.tasks(on: id) {
+      if let row = active[task], row.cancelRequested { announceCancel(row, to: id) }
+    }
+  }
+
+  // MARK: Going
+
+  /// Its connection has ended. Its lease goes on: its tasks may be running and well.
+  func disconnected(_ id: WorkerID, _ epoch: Int64) {
+    guard var row = workers[id], row.epoch == epoch else { return }
+    ready[id] = nil
+    if row.status != .lost {
+      row.status = .offline
+      row.lastBeatAt = batch.now
+      save(row)
+      batch.event(worker: id, "offline")
+    }
+    cluster.set(row.entry(isConnected: false))
+  }
+
+  /// It takes nothing more; what it had not started goes to others.
+  func leave(_ id: WorkerID, _ epoch: Int64, _ reply: @escaping Command.Reply<Void>) {
+    guard var row = workers[id], row.epoch == epoch else { return reply(.failure(Self.superseded)) }
+    row.status = .draining
+    save(row)
+    cluster.set(row.entry(isConnected: true))
+    batch.event(worker: id, "draining")
+    for task in cluster.tasks(on: id) where cluster.task(task)?.status.isBeforeStart == true {
+      lose(task, because: "worker \(row.name) drained", Known())
+    }
+    answer(reply, ())
+  }
+
+  func deleteWorkers(
+    _ ids: [WorkerID], by user: User, _ known: Known, _ reply: @escaping Command.Reply<Void>
+  ) {
+    for id in ids where workers[id] == nil {
+      return reply(
+        .failure(CallError(.notFound, "worker \(id) does not exist; `scitq worker list` shows those that do", field: "worker-id")))
+    }
+    for id in Set(ids).sorted() {
+      guard var row = workers[id] else { continue }
+      for task in cluster.tasks(on: id) { lose(task, because: "worker \(row.name) was deleted", known) }
+      cluster.removeWorker(id)
+      row.status = .deleted
+      row.credentialHash = nil
+      workers[id] = nil
+      ready[id] = nil
+      batch.writes.append { [row] db in try row.save(db) }
+      batch.event(worker: id, "deleted", user: user.id)
+      announcement.closed.append((id, CallError(.unauthenticated, "the worker was deleted")))
+    }
+    answer(reply, ())
+  }
+
+  /// Workers that were silent for longer than their lease are lost, and all they had with them.
+  func tick(_ known: Known) {
+    for id in registry.silent(for: configuration.workers.offlineTimeout) {
+      registry.endLease(id)
+      guard var row = workers[id] else { continue }
+      for task in cluster.tasks(on: id) {
+        lose(
+          task, because: "worker \(row.name) was not heard of for \(configuration.workers.offlineTimeout)", known)
+      }
+      row.status = .lost
+      save(row)
+      ready[id] = nil
+      cluster.set(row.entry(isConnected: false))
+      batch.event(worker: id, "lost")
+    }
+  }
+}

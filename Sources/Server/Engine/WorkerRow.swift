@@ -1,0 +1,108 @@
+import GRDB
+import Scheduling
+import ScitqProtocol
+
+/// One row of `worker`. The engine holds those that are not deleted.
+struct WorkerRow: Sendable {
+  enum Status: String, Sendable { case running, offline, draining, lost, deleted }
+
+  var id: WorkerID
+  var name: String
+  var storeID: String
+  var credentialHash: String?
+  var status: Status
+  /// Grows with every connection; reports of an older one are superseded.
+  var epoch: Int64
+  var concurrency: Int32
+  var prefetch: Int32
+  var permanent: Bool
+  var step: StepID?
+  var host: WireHostDescription
+  var hostname: String
+  var software: String
+  var createdAt: Int64
+  var lastBeatAt: Int64
+
+  init(id: WorkerID, name: String, identity: WireWorkerIdentity, now: Int64) {
+    self.id = id
+    self.name = name
+    storeID = identity.storeID
+    status = .offline
+    epoch = 0
+    concurrency = Int32(clamping: identity.concurrency)
+    prefetch = Int32(clamping: identity.prefetch)
+    permanent = identity.permanent
+    host = identity.host
+    hostname = identity.hostname
+    software = ""
+    createdAt = now
+    lastBeatAt = now
+  }
+
+  init(_ row: Row) {
+    id = WorkerID(row["id"])
+    name = row["name"]
+    storeID = row["store_id"]
+    credentialHash = row["credential_hash"]
+    status = Status(rawValue: row["status"]) ?? .offline
+    epoch = row["epoch"]
+    concurrency = row["concurrency"]
+    prefetch = row["prefetch"]
+    permanent = row["permanent"]
+    step = (row["step_id"] as Int64?).map(StepID.init(rawValue:))
+    host = WireHostDescription()
+    host.cpu = row["cpu"]
+    host.memoryBytes = row["memory_bytes"]
+    host.diskBytes = row["disk_bytes"]
+    host.gpu = row["gpu"]
+    host.ipv4 = row["ipv4"]
+    host.ipv6 = row["ipv6"]
+    host.engines = (row["engines"] as String).split(separator: " ").map(String.init)
+    hostname = row["hostname"]
+    software = row["software"]
+    createdAt = row["created_at"]
+    lastBeatAt = row["last_beat_at"]
+  }
+
+  func save(_ db: Database) throws {
+    try db.execute(
+      sql: """
+        INSERT INTO worker (id, name, store_id, credential_hash, status, epoch, concurrency, prefetch, permanent,
+          step_id, hostname, ipv4, ipv6, cpu, memory_bytes, disk_bytes, gpu, engines, software, created_at,
+          last_beat_at)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        ON CONFLICT (id) DO UPDATE SET name = excluded.name, credential_hash = excluded.credential_hash,
+          status = excluded.status, epoch = excluded.epoch, concurrency = excluded.concurrency,
+          prefetch = excluded.prefetch, permanent = excluded.permanent, step_id = excluded.step_id,
+          hostname = excluded.hostname, ipv4 = excluded.ipv4, ipv6 = excluded.ipv6, cpu = excluded.cpu,
+          memory_bytes = excluded.memory_bytes, disk_bytes = excluded.disk_bytes, gpu = excluded.gpu,
+          engines = excluded.engines, software = excluded.software, last_beat_at = excluded.last_beat_at
+        """,
+      arguments: [
+        id.rawValue, name, storeID, credentialHash, status.rawValue, epoch, concurrency, prefetch,
+        permanent, step?.rawValue, hostname, host.ipv4, host.ipv6, host.cpu, host.memoryBytes, host.diskBytes,
+        host.gpu, host.engines.joined(separator: " "), software, createdAt, lastBeatAt,
+      ])
+  }
+
+  /// As the scheduler sees it.
+  func entry(isConnected: Bool) -> WorkerEntry {
+    WorkerEntry(
+      id: id, step: step, concurrency: concurrency, prefetch: prefetch,
+      capacity: Needs(
+        cpuMilli: Int32(clamping: Int64((host.cpu * 1000).rounded())),
+        memoryMiB: Int32(clamping: host.memoryBytes >> 20), diskMiB: Int32(clamping: host.diskBytes >> 20),
+        gpu: Int32(clamping: host.gpu)),
+      isConnected: isConnected, isDraining: status == .draining)
+  }
+}
+
+extension Needs {
+  /// Rounded up, so that a task never gets less than it stated.
+  init(_ needs: WireNeeds) {
+    self.init(
+      cpuMilli: Int32(clamping: Int64((needs.cpu * 1000).rounded(.up))),
+      memoryMiB: Int32(clamping: (needs.memoryBytes + (1 << 20) - 1) >> 20),
+      diskMiB: Int32(clamping: (needs.diskBytes + (1 << 20) - 1) >> 20), gpu: Int32(clamping: needs.gpu))
+  }
+}

@@ -1,0 +1,63 @@
+import Logging
+import NIOCore
+import NIOPosix
+import NIOSSL
+import ScitqProtocol
+import ServiceLifecycle
+import SystemPackage
+
+/// The one port: TLS 1.3, and a session for each connection.
+struct Listener: Service {
+  let context: SessionContext
+  let tls: NIOSSLContext
+  let host: String
+  let port: Int
+  /// Where the address it really listens on is written, for whoever asked for port 0.
+  let addressFile: FilePath
+  let logger: Logger
+
+  func run() async throws {
+    let limit = context.configuration.limits.maxConnections
+    let server = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+      .serverChannelOption(.backlog, value: 1024)
+      .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+      .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
+      .childChannelOption(.socketOption(.so_keepalive), value: 1)
+      .bind(host: host, port: port) { channel in
+        channel.eventLoop.makeCompletedFuture {
+          let remote = channel.remoteAddress
+          let isLocal = remote?.ipAddress.map { $0 == "::1" || $0.hasPrefix("127.") } ?? false
+          let pipeline = channel.pipeline.syncOperations
+          try pipeline.addHandler(NIOSSLServerHandler(context: tls))
+          try pipeline.addHandler(
+            FrameHandler(maximumLength: Frame.maximumLengthBeforeHello, deflate: !isLocal))
+          return try NIOAsyncChannel<Frame, Never>(wrappingChannelSynchronously: channel)
+        }
+      }
+    let address = server.channel.localAddress
+    let shown = ServerAddress(host: host == "0.0.0.0" ? "127.0.0.1" : host, port: address?.port ?? port)
+    try PrivateFolder.write("\(shown)\n", to: addressFile, mode: [.ownerReadWrite, .groupRead, .otherRead])
+    logger.info("listening", metadata: ["address": "\(ServerAddress(host: host, port: shown.port))"])
+    let sessions = SessionCount(limit: limit)
+    try await withGracefulShutdownHandler {
+      try await server.executeThenClose { connections in
+        try await withThrowingDiscardingTaskGroup { group in
+          for try await connection in connections {
+            guard sessions.enter() else {
+              Wire(channel: connection.channel).end(
+                CallError(.exhausted, "the server has its limit of \(limit) connections; try again later"))
+              continue
+            }
+            group.addTask {
+              defer { sessions.leave() }
+              await Session(context: context, connection: connection).run()
+            }
+          }
+          group.cancelAll()
+        }
+      }
+    } onGracefulShutdown: {
+      server.channel.close(promise: nil)
+    }
+  }
+}

@@ -1,0 +1,342 @@
+import Foundation
+import GRDB
+import Scheduling
+import ScitqProtocol
+
+/// What users ask.
+struct UserCalls {
+  private let session: Session
+  private let user: User
+  private let stream: OpenStream
+
+  init(_ session: Session, _ user: User, _ stream: OpenStream) {
+    self.session = session
+    self.user = user
+    self.stream = stream
+  }
+
+  private var context: SessionContext { session.context }
+
+  /// Nil when the answer was a stream.
+  func answer(_ method: ScitqProtocol.Method, _ payload: [UInt8]) async throws(CallError) -> [UInt8]? {
+    switch method {
+    case .createTasks: return try encode(try await createTasks(try parse(payload)))
+    case .listTasks:
+      return try await ScitqServer.answer(Call.listTasks, payload) { (request) async throws(CallError) in
+        try await read { (db) throws(CallError) in try TaskQueries(db: db).list(request) }
+      }
+    case .getTask:
+      return try await ScitqServer.answer(Call.getTask, payload) { (request) async throws(CallError) in
+        try await task(TaskID(request.id))
+      }
+    case .retryTask:
+      return try await ScitqServer.answer(Call.retryTask, payload) { (request) async throws(CallError) in
+        let id: TaskID = try await context.engine.ask { .retry(request, by: user, $0) }
+        var answer = WireTaskId()
+        answer.id = id.rawValue
+        return answer
+      }
+    case .cancelTask:
+      return try await ScitqServer.answer(Call.cancelTask, payload) { (request) async throws(CallError) in
+        try await context.engine.ask { .cancel(TaskID(request.id), by: user, $0) }
+        return try await task(TaskID(request.id))
+      }
+    case .waitTasks:
+      try await waitTasks(try parse(payload))
+      return nil
+    case .explainTask:
+      return try await ScitqServer.answer(Call.explainTask, payload) { (request) async throws(CallError) in
+        var explanation = WireExplanation()
+        explanation.sentence = try await explain(TaskID(request.id))
+        return explanation
+      }
+    case .readLog:
+      try await readLog(try parse(payload))
+      return nil
+    default: return try await administer(method, payload)
+    }
+  }
+
+  private func administer(_ method: ScitqProtocol.Method, _ payload: [UInt8]) async throws(CallError) -> [UInt8]? {
+    let accounts = context.accounts
+    switch method {
+    case .listWorkers: return try encode(try await listWorkers())
+    case .workerStats:
+      return try await ScitqServer.answer(Call.workerStats, payload) { (request) async throws(CallError) in
+        try await workerStats(request.ids.map(WorkerID.init(rawValue:)))
+      }
+    case .deleteWorkers:
+      try needAdmin("delete workers")
+      return try await ScitqServer.answer(Call.deleteWorkers, payload) { (request) async throws(CallError) in
+        try await context.engine.ask { .deleteWorkers(request.ids.map(WorkerID.init(rawValue:)), by: user, $0) }
+        return WireEmpty()
+      }
+    case .listUsers:
+      var list = WireUserList()
+      list.users = try await accounts.list().map(\.view)
+      return try encode(list)
+    case .createUser:
+      try needAdmin("create users")
+      return try await ScitqServer.answer(Call.createUser, payload) { (request) async throws(CallError) in
+        try await accounts.create(request).view
+      }
+    case .updateUser:
+      try needAdmin("change users")
+      return try await ScitqServer.answer(Call.updateUser, payload) { (request) async throws(CallError) in
+        try await accounts.update(request).view
+      }
+    case .deleteUser:
+      try needAdmin("delete users")
+      return try await ScitqServer.answer(Call.deleteUser, payload) { (request) async throws(CallError) in
+        try await accounts.delete(UserID(request.id))
+        return WireEmpty()
+      }
+    case .serverStatus: return try encode(try await serverStatus())
+    case .remotes:
+      // They hold keys.
+      try needAdmin("read the remotes, which hold keys")
+      return try encode(Self.remotes(context.configuration))
+    default:
+      throw CallError(.forbidden, "a user may not call \(method): it is for workers")
+    }
+  }
+
+  private func needAdmin(_ what: String) throws(CallError) {
+    if !user.isAdmin { throw CallError(.forbidden, "\(user.username) may not \(what): that takes an admin") }
+  }
+
+  private func read<T: Sendable>(
+    _ body: @escaping @Sendable (Database) throws(CallError) -> T
+  ) async throws(CallError) -> T {
+    do { return try await context.store.read { db in try body(db) } } catch let error as CallError {
+      throw error
+    } catch { throw Engine.unavailable(error) }
+  }
+
+  private func task(_ id: TaskID) async throws(CallError) -> WireTask {
+    let found = try await find(id)
+    guard let found else { throw Engine.noTask(id) }
+    return found
+  }
+
+  private func find(_ id: TaskID) async throws(CallError) -> WireTask? {
+    do { return try await context.store.read { db in try TaskQueries(db: db).task(id) } } catch {
+      throw Engine.unavailable(error)
+    }
+  }
+
+  // MARK: Tasks
+
+  private func createTasks(_ request: WireCreateTasks) async throws(CallError) -> WireTasksCreated {
+    var tasks = request.tasks
+    let most = context.configuration.limits.maxTasksPerCall
+    if request.more {
+      while let item = try await stream.next() {
+        let batch: WireTaskBatch = try parse(item)
+        tasks.append(contentsOf: batch.tasks)
+        guard tasks.count <= most else { break }
+      }
+    }
+    guard tasks.count <= most else {
+      throw CallError(.exhausted, "more than \(most) tasks in one call; give them in several")
+    }
+    try SubmissionCheck(configuration: context.configuration).check(tasks)
+    let submission = Submission(owner: user, key: request.idempotencyKey, tasks: tasks)
+    return try await context.engine.ask { .submit(submission, $0) }
+  }
+
+  /// Sends each task once it has ended for good. A retried one is followed to its newest attempt.
+  private func waitTasks(_ request: WireWaitTasks) async throws(CallError) {
+    let ids = Array(Set(request.ids)).sorted()
+    for id in ids { _ = try await task(TaskID(id)) }
+    let failure = await withTaskGroup(of: CallError?.self) { group in
+      group.addTask {
+        await stream.untilCanceled()
+        return nil
+      }
+      for id in ids {
+        group.addTask {
+          do throws(CallError) {
+            let ended = try await end(of: TaskID(id))
+            return await stream.send(ended)
+              ? nil : CallError(.unavailable, "the call was canceled")
+          } catch { return error }
+        }
+      }
+      // The first child only ends when the client has gone.
+      var open = ids.count
+      while open > 0, !stream.isCanceled, let result = await group.next() {
+        if let result {
+          group.cancelAll()
+          return Optional(result)
+        }
+        open -= 1
+      }
+      group.cancelAll()
+      return nil
+    }
+    if let failure { throw failure }
+  }
+
+  private func end(of id: TaskID) async throws(CallError) -> WireTask {
+    var id = id
+    while true {
+      // Registered before looking, so that no end falls between the two.
+      let ends = context.watch.ends(of: id)
+      let now = try await task(id)
+      if now.nextTaskID != 0 {
+        id = TaskID(now.nextTaskID)
+        continue
+      }
+      if TaskStatus(rawValue: now.status)?.isFinal == true { return now }
+      for await _ in ends { break }
+      if Task.isCancelled { throw CallError(.unavailable, "the call was canceled") }
+    }
+  }
+
+  private func explain(_ id: TaskID) async throws(CallError) -> String {
+    if let sentence = await context.engine.explain(id) { return sentence }
+    let task = try await task(id)
+    let status = TaskStatus(rawValue: task.status) ?? .failed
+    var sentence = "task \(id) has ended: it is \(status.word)"
+    if !task.reason.isEmpty, status != .succeeded { sentence += " (\(task.reason))" }
+    if !task.message.isEmpty, status != .succeeded { sentence += ": \(task.message)" }
+    if task.nextTaskID != 0 { sentence += "; it was retried as task \(task.nextTaskID)" }
+    return sentence
+  }
+
+  private func readLog(_ request: WireReadLog) async throws(CallError) {
+    let id = TaskID(request.id)
+    _ = try await task(id)
+    let one: LogStream? = request.stream == .out ? .out : request.stream == .err ? .err : nil
+    do {
+      var position = LogPosition()
+      if request.tailLines > 0 {
+        position = try await context.logs.tail(task: id, lines: Int(clamping: request.tailLines), stream: one)
+      }
+      let pieces =
+        request.follow
+        ? context.logs.follow(task: id, stream: one, from: position) {
+          // The log goes on until the task has ended, whatever the log itself knows.
+          let task = try? await self.find(id)
+          return task.map { TaskStatus(rawValue: $0.status)?.isFinal ?? true } ?? true
+        }
+        : context.logs.merged(task: id, stream: one, from: position)
+      // A reader that has gone ends the wait for more.
+      try await withThrowingTaskGroup(of: Void.self) { group in
+        group.addTask { await stream.untilCanceled() }
+        group.addTask {
+          for try await piece in pieces {
+            var data = WireLogData()
+            data.stream = piece.stream == .err ? .err : .out
+            data.offset = piece.offset
+            data.data = Data(piece.bytes)
+            guard await stream.send(data) else { break }
+          }
+        }
+        try await group.next()
+        group.cancelAll()
+      }
+    } catch {
+      throw CallError(.unavailable, "the log of task \(id) cannot be read: \(error)")
+    }
+  }
+
+  // MARK: Workers and the server
+
+  private func listWorkers() async throws(CallError) -> WireWorkerList {
+    let rows: [WorkerRow] = try await read { (db) throws(CallError) in
+      do {
+        return try Row.fetchAll(db, sql: "SELECT * FROM worker WHERE status <> 'deleted' ORDER BY id").map(
+          WorkerRow.init)
+      } catch { throw Engine.unavailable(error) }
+    }
+    let active = await context.engine.activeCounts()
+    var list = WireWorkerList()
+    list.workers = rows.map { row in
+      var worker = WireWorker()
+      worker.id = row.id.rawValue
+      worker.name = row.name
+      worker.status = row.status.rawValue
+      worker.concurrency = UInt32(clamping: row.concurrency)
+      worker.prefetch = UInt32(clamping: row.prefetch)
+      worker.hostname = row.hostname
+      worker.ipv4 = row.host.ipv4
+      worker.ipv6 = row.host.ipv6
+      worker.stepID = row.step?.rawValue ?? 0
+      worker.permanent = row.permanent
+      worker.host = row.host
+      worker.software = row.software
+      worker.lastBeatAt = context.workers.stats(row.id)?.at ?? row.lastBeatAt
+      worker.createdAt = row.createdAt
+      worker.activeTasks = UInt32(clamping: active[row.id] ?? 0)
+      worker.warnings = context.workers.presence(row.id)?.warnings ?? []
+      return worker
+    }
+    return list
+  }
+
+  private func workerStats(_ ids: [WorkerID]) async throws(CallError) -> WireWorkerStatsList {
+    let workers = try await listWorkers().workers
+    for id in ids where !workers.contains(where: { $0.id == id.rawValue }) {
+      throw CallError(
+        .notFound, "worker \(id) does not exist; `scitq worker list` shows those that do", field: "worker-id")
+    }
+    var list = WireWorkerStatsList()
+    list.workers = workers.filter { ids.isEmpty || ids.contains(WorkerID($0.id)) }.map { worker in
+      var stats = WireWorkerStats()
+      stats.workerID = worker.id
+      stats.name = worker.name
+      if let figures = context.workers.stats(WorkerID(worker.id)) { stats.stats = figures }
+      return stats
+    }
+    return list
+  }
+
+  private func serverStatus() async throws(CallError) -> WireServerStatus {
+    var status = WireServerStatus()
+    status.software = Connection.software
+    status.startedAt = context.startedAt
+    status.tasks = try await read { (db) throws(CallError) in
+      do {
+        return try Row.fetchAll(
+          db,
+          sql: "SELECT status, sum(count) AS count FROM task_count WHERE hidden = 0 GROUP BY status ORDER BY status"
+        ).map { row in
+          var count = WireStatusCount()
+          count.status = row["status"]
+          count.count = row["count"]
+          return count
+        }
+      } catch { throw Engine.unavailable(error) }
+    }
+    let workers = try await listWorkers().workers
+    status.workersKnown = UInt32(clamping: workers.count)
+    status.workersConnected = UInt32(clamping: context.workers.connectedCount)
+    let room = await context.engine.room()
+    status.slots = room.slots
+    status.slotsUsed = room.used
+    let disk = DiskFigures(of: context.store.path)
+    status.databaseBytes = disk.databaseBytes
+    status.diskFreeBytes = disk.freeBytes
+    if let warning = await context.logs.diskWarning { status.warnings.append(warning) }
+    if disk.freeBytes < 1 << 30 {
+      status.warnings.append("less than 1 GiB is free where the server keeps its data")
+    }
+    for worker in workers {
+      for warning in worker.warnings { status.warnings.append("worker \(worker.name): \(warning)") }
+    }
+    return status
+  }
+
+  static func remotes(_ configuration: ScitqServer.Configuration) -> WireRemotes {
+    var remotes = WireRemotes()
+    remotes.remotes = configuration.rclone.sorted { $0.key < $1.key }.map { name, settings in
+      var remote = WireRemote()
+      remote.name = name
+      remote.settings = settings
+      return remote
+    }
+    return remotes
+  }
+}

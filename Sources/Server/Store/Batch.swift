@@ -1,0 +1,300 @@
+import GRDB
+import ScitqProtocol
+
+/// Everything one pass of the engine changes. Made durable in one transaction, or not at all.
+struct Batch: Sendable {
+  struct Event: Sendable {
+    var object: String
+    var first: Int64
+    var last: Int64
+    var from: TaskStatus?
+    var to: String
+    var worker: WorkerID?
+    var user: UserID?
+    var reason: String?
+  }
+
+  /// What the counts that people see are kept by.
+  struct CountKey: Hashable, Sendable {
+    var step: StepID?
+    var status: TaskStatus
+    var hidden: Bool
+  }
+
+  struct Assigned: Sendable {
+    var task: TaskID
+    var worker: WorkerID
+    var assignment: Int64
+  }
+
+  var now: Int64
+  var specs: [(id: Int64, spec: WireTaskSpec)] = []
+  var inserted: [TaskRow] = []
+  private(set) var insertedAt: [TaskID: Int] = [:]
+  /// Tasks on a worker, or ended: written whole but for what never changes.
+  var updated: [TaskID: TaskRow] = [:]
+  /// Tasks taken back from a worker, ready again.
+  var requeued: [TaskID: TaskRow] = [:]
+  /// Waiting tasks of which a prerequisite was met, or that became ready.
+  var waiting: [TaskID: (status: TaskStatus, unmet: Int32)] = [:]
+  /// Tasks that were ended while no worker had them.
+  var canceled: [(id: TaskID, reason: String, message: String)] = []
+  var assigned: [Assigned] = []
+  var dependencies: [(task: TaskID, prerequisite: TaskID, met: Bool)] = []
+  /// The second takes over what the first waited for, and what still waits for the first waits for the second.
+  var replaced: [(old: TaskID, new: TaskID)] = []
+  /// Prerequisites that were met.
+  var met: [(task: TaskID, prerequisite: TaskID)] = []
+  var events: [Event] = []
+  var counts: [CountKey: Int64] = [:]
+  var acknowledged: [WorkerID: Int64] = [:]
+  var keys: [(user: UserID, key: String, first: Int64, count: Int64)] = []
+  var writes: [@Sendable (Database) throws -> Void] = []
+
+  init(now: Int64) { self.now = now }
+
+  mutating func insert(_ row: TaskRow) {
+    insertedAt[row.id] = inserted.count
+    inserted.append(row)
+    count(row, +1)
+  }
+
+  /// The row of a task that this very batch made.
+  func inserted(_ id: TaskID) -> TaskRow? { insertedAt[id].map { inserted[$0] } }
+
+  mutating func changeInserted(_ id: TaskID, _ change: (inout TaskRow) -> Void) {
+    guard let index = insertedAt[id] else { return }
+    count(inserted[index], -1)
+    change(&inserted[index])
+    count(inserted[index], +1)
+  }
+
+  mutating func count(_ row: TaskRow, _ by: Int64) {
+    count(step: row.step, row.status, hidden: row.hidden, by)
+  }
+
+  mutating func count(step: StepID?, _ status: TaskStatus, hidden: Bool, _ by: Int64) {
+    counts[CountKey(step: step, status: status, hidden: hidden), default: 0] += by
+  }
+
+  mutating func event(
+    _ task: TaskID, from: TaskStatus?, to: TaskStatus, worker: WorkerID? = nil, user: UserID? = nil,
+    reason: String? = nil
+  ) {
+    events.append(
+      Event(
+        object: "task", first: task.rawValue, last: task.rawValue, from: from, to: to.rawValue, worker: worker,
+        user: user, reason: reason))
+  }
+
+  mutating func event(worker: WorkerID, _ what: String, user: UserID? = nil, reason: String? = nil) {
+    events.append(
+      Event(
+        object: "worker", first: worker.rawValue, last: worker.rawValue, from: nil, to: what, worker: nil,
+        user: user, reason: reason))
+  }
+
+  var isEmpty: Bool {
+    specs.isEmpty && inserted.isEmpty && updated.isEmpty && requeued.isEmpty && waiting.isEmpty
+      && canceled.isEmpty && assigned.isEmpty && dependencies.isEmpty && replaced.isEmpty && met.isEmpty && events.isEmpty && counts.isEmpty
+      && acknowledged.isEmpty && keys.isEmpty && writes.isEmpty
+  }
+}
+
+extension Batch {
+  /// Writes it all. Answers the rows and specs of the tasks it gave to workers.
+  func write(_ db: Database) throws -> [(row: TaskRow, spec: WireTaskSpec)] {
+    for write in writes { try write(db) }
+    let specStatement = try HotStatement(db, TaskSpecRow.insertion)
+    for (id, spec) in specs {
+      TaskSpecRow.bind(specStatement, id: id, spec)
+      try specStatement.run()
+    }
+    let insertion = try HotStatement(db, TaskRow.insertion)
+    for row in inserted {
+      row.bind(insertion)
+      try insertion.run()
+    }
+    try writeDependencies(db)
+    try writeChanges(db)
+    try writeLedger(db)
+    return try writeAssignments(db)
+  }
+
+  private func writeDependencies(_ db: Database) throws {
+    for (old, new) in replaced {
+      // The old attempt keeps its own list, as history; what waits for it moves on.
+      try db.execute(
+        sql: """
+          INSERT INTO dependency (task_id, prerequisite_id, met)
+          SELECT ?, prerequisite_id, met FROM dependency WHERE task_id = ?
+          """, arguments: [new.rawValue, old.rawValue])
+      try db.execute(
+        sql: "UPDATE OR REPLACE dependency SET prerequisite_id = ? WHERE prerequisite_id = ? AND met = 0",
+        arguments: [new.rawValue, old.rawValue])
+    }
+    let edge = try HotStatement(
+      db, "INSERT OR REPLACE INTO dependency (task_id, prerequisite_id, met) VALUES (?, ?, ?)")
+    for (task, prerequisite, met) in dependencies {
+      edge.bind(task.rawValue)
+      edge.bind(prerequisite.rawValue)
+      edge.bind(met)
+      try edge.run()
+    }
+    let meet = try HotStatement(
+      db, "UPDATE dependency SET met = 1 WHERE task_id = ? AND prerequisite_id = ?")
+    for (task, prerequisite) in met {
+      meet.bind(task.rawValue)
+      meet.bind(prerequisite.rawValue)
+      try meet.run()
+    }
+  }
+
+  private func writeChanges(_ db: Database) throws {
+    let waitingStatement = try HotStatement(db, "UPDATE task SET status = ?, unmet = ? WHERE id = ?")
+    for (id, change) in waiting {
+      waitingStatement.bind(change.status.rawValue)
+      waitingStatement.bind(Int64(change.unmet))
+      waitingStatement.bind(id.rawValue)
+      try waitingStatement.run()
+    }
+    let requeue = try HotStatement(
+      db,
+      """
+      UPDATE task SET status = ?, worker_id = NULL, assigned_at = NULL, download_started_at = NULL,
+        avoid_worker_id = ? WHERE id = ?
+      """)
+    for (id, row) in requeued {
+      requeue.bind(row.status.rawValue)
+      requeue.bind(row.avoid?.rawValue)
+      requeue.bind(id.rawValue)
+      try requeue.run()
+    }
+    let cancel = try HotStatement(
+      db,
+      """
+      UPDATE task SET status = 'X', cancel_requested = 1, reason = ?, message = ?, ended_at = ? WHERE id = ?
+      """)
+    for (id, reason, message) in canceled {
+      cancel.bind(reason)
+      cancel.bind(message)
+      cancel.bind(now)
+      cancel.bind(id.rawValue)
+      try cancel.run()
+    }
+    let update = try HotStatement(
+      db,
+      """
+      UPDATE task SET status = ?, next_task_id = ?, hidden = ?, cancel_requested = ?, reason = ?, message = ?,
+        exit_code = ?, out_bytes = ?, err_bytes = ?, outputs = ?, download_started_at = ?, run_started_at = ?,
+        run_ended_at = ?, ended_at = ? WHERE id = ?
+      """)
+    for (id, row) in updated {
+      update.bind(row.status.rawValue)
+      update.bind(row.next?.rawValue)
+      update.bind(row.hidden)
+      update.bind(row.cancelRequested)
+      update.bind(row.reason)
+      update.bind(row.message)
+      update.bind(row.exitCode.map(Int64.init))
+      update.bind(row.outBytes)
+      update.bind(row.errBytes)
+      update.bind(row.outputs)
+      update.bind(row.downloadStartedAt)
+      update.bind(row.runStartedAt)
+      update.bind(row.runEndedAt)
+      update.bind(row.endedAt)
+      update.bind(id.rawValue)
+      try update.run()
+    }
+  }
+
+  private func writeLedger(_ db: Database) throws {
+    let event = try HotStatement(
+      db,
+      """
+      INSERT INTO event (at, object, first_id, last_id, from_status, to_status, worker_id, user_id, reason)
+      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+      """)
+    for entry in events {
+      event.bind(now)
+      event.bind(entry.object)
+      event.bind(entry.first)
+      event.bind(entry.last)
+      event.bind(entry.from?.rawValue)
+      event.bind(entry.to)
+      event.bind(entry.worker?.rawValue)
+      event.bind(entry.user?.rawValue)
+      event.bind(entry.reason)
+      try event.run()
+    }
+    let raise = try HotStatement(
+      db,
+      """
+      INSERT INTO task_count (step_id, status, hidden, count) VALUES (?, ?, ?, ?)
+      ON CONFLICT DO UPDATE SET count = count + excluded.count
+      """)
+    let lower = try HotStatement(
+      db, "UPDATE task_count SET count = count - ? WHERE step_id = ? AND status = ? AND hidden = ?")
+    for (key, change) in counts where change != 0 {
+      let step = key.step?.rawValue ?? 0
+      if change > 0 {
+        raise.bind(step)
+        raise.bind(key.status.rawValue)
+        raise.bind(key.hidden)
+        raise.bind(change)
+        try raise.run()
+      } else {
+        lower.bind(-change)
+        lower.bind(step)
+        lower.bind(key.status.rawValue)
+        lower.bind(key.hidden)
+        try lower.run()
+      }
+    }
+    let acknowledgement = try HotStatement(
+      db,
+      """
+      INSERT INTO outbox_ack (worker_id, sequence) VALUES (?, ?)
+      ON CONFLICT DO UPDATE SET sequence = excluded.sequence
+      """)
+    for (worker, sequence) in acknowledged {
+      acknowledgement.bind(worker.rawValue)
+      acknowledgement.bind(sequence)
+      try acknowledgement.run()
+    }
+    for (user, key, first, count) in keys {
+      try db.execute(
+        sql: "INSERT INTO idempotency (user_id, key, first_id, count, created_at) VALUES (?, ?, ?, ?, ?)",
+        arguments: [user.rawValue, key, first, count, now])
+    }
+  }
+
+  private func writeAssignments(_ db: Database) throws -> [(row: TaskRow, spec: WireTaskSpec)] {
+    guard !assigned.isEmpty else { return [] }
+    let assign = try HotStatement(
+      db, "UPDATE task SET status = 'A', worker_id = ?, assignment = ?, assigned_at = ? WHERE id = ?")
+    let read = try HotStatement(
+      db,
+      """
+      SELECT \(TaskRow.selection), \(TaskSpecRow.selection)
+      FROM task JOIN task_spec ON task_spec.id = task.spec_id WHERE task.id = ?
+      """)
+    var orders: [(row: TaskRow, spec: WireTaskSpec)] = []
+    orders.reserveCapacity(assigned.count)
+    for entry in assigned {
+      assign.bind(entry.worker.rawValue)
+      assign.bind(entry.assignment)
+      assign.bind(now)
+      assign.bind(entry.task.rawValue)
+      try assign.run()
+      read.bind(entry.task.rawValue)
+      try read.each { row in
+        var rest = row
+        rest.skip(TaskRow.columns.count)
+        orders.append((TaskRow(row), TaskSpecRow.read(&rest)))
+      }
+    }
+    return orders
+  }
+}
