@@ -1,0 +1,105 @@
+import ArgumentParser
+import Foundation
+import Logging
+import ScitqProtocol
+import SwiftProtobuf
+import SystemPackage
+import Transfer
+
+/// `scitq file`: on this machine, with the remotes of the server's configuration.
+struct FileCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration.command(
+    "file", "List and copy files, here and on the remotes of the server's configuration.",
+    example: "scitq file copy results/ s3://bucket/results/", subcommands: [List.self, Copy.self])
+
+  struct List: ClientCommand {
+    static let configuration = CommandConfiguration.command(
+      "list", "List files and folders.",
+      example: "scitq file list aznorth://rnd/test/\nscitq file list /data/results/")
+
+    @OptionGroup var globals: Globals
+    @Argument(help: "A URI or a local path.") var src: String
+
+    func run(_ client: Client) async throws {
+      let uri = try TransferURI(parsing: src)
+      let remotes = try await client.remotes(for: [uri])
+      let entries = try await Moving.with(remotes) { try await $0.list(uri) }
+      switch client.format {
+      case .text: try client.put(FileRendering.table(entries, client.style).rendered(client.style))
+      case .json: try client.put(JSON.lines(entries.map(FileRendering.json)) + "\n")
+      case .quiet: try client.put(entries.map { Escaping.printable($0.uri) + "\n" }.joined())
+      }
+    }
+  }
+
+  struct Copy: ClientCommand {
+    static let configuration = CommandConfiguration.command(
+      "copy", "Copy files between local paths, remotes, and http or ftp sources.",
+      example: "scitq file copy mybinary s3://bucket/resource/mybinary\nscitq file copy azure://rnd/in.fq.gz s3://results/tmp/")
+
+    @OptionGroup var globals: Globals
+    @Argument(help: "A URI or a local path: a file, a folder/ or a pattern.") var src: String
+    @Argument(help: "A URI or a local path.") var dst: String
+    @Flag(name: .customLong("dry-run"), help: "Say what would be copied, and copy nothing.") var dryRun = false
+
+    func run(_ client: Client) async throws {
+      let uris = [try TransferURI(parsing: src), try TransferURI(parsing: dst)]
+      let remotes = try await client.remotes(for: uris)
+      let (src, dst, dryRun) = (src, dst, dryRun)
+      let report = dryRun ? nil : ProgressReport()
+      let files: [MovedFile]
+      do {
+        files = try await Moving.with(remotes) { transfer in
+          try await transfer.copy(src, to: dst, dryRun: dryRun) { report?.update($0) }
+        }
+      } catch {
+        report?.finish()
+        throw error
+      }
+      report?.finish()
+      switch client.format {
+      case .text:
+        if dryRun { try client.put(files.map { "would copy \(Escaping.printable($0.uri)) (\(Quantity.bytes($0.bytes)))\n" }.joined()) }
+        let what = "\(files.count == 1 ? "1 file" : "\(files.count) files"), \(Quantity.bytes(files.reduce(0) { $0 + $1.bytes }))"
+        try client.put(dryRun ? "nothing copied: \(what)\n" : "copied \(what) to \(uris[1])\n")
+      case .json: try client.put(JSON.lines(files.map(FileRendering.json)) + "\n")
+      case .quiet: try client.put(files.map { Escaping.printable($0.uri) + "\n" }.joined())
+      }
+    }
+  }
+}
+
+extension Client {
+  /// The remotes that these URIs need; the server is asked only when one of them names a remote.
+  fileprivate func remotes(for uris: [TransferURI]) async throws -> Remotes {
+    guard uris.contains(where: { !$0.isLocal && !$0.isWeb }) else { return Remotes([:]) }
+    let answer = try await connected { try await $0.call(.remotes, WireEmpty()) }
+    var settings: [String: [String: String]] = [:]
+    for remote in answer.remotes { settings[remote.name] = remote.settings }
+    for uri in uris { try uri.checkRemote(known: Array(settings.keys)) }
+    return Remotes(settings)
+  }
+}
+
+/// Lends a `Transfer` out, and takes it down whatever happens, ^C included.
+private enum Moving {
+  static func with<R: Sendable>(
+    _ remotes: Remotes, _ body: @escaping @Sendable (Transfer) async throws -> R
+  ) async throws -> R {
+    let folder = FileManager.default.temporaryDirectory.appending(path: "scitq-\(UUID().uuidString)")
+    try FileManager.default.createDirectory(
+      at: folder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+    defer { try? FileManager.default.removeItem(at: folder) }
+    var logger = Logger(label: "scitq.file") { StreamLogHandler.standardError(label: $0) }
+    logger.logLevel = .error
+    let transfer = Transfer(remotes: remotes, directory: FilePath(folder.path), logger: logger)
+    do {
+      let result = try await Interruption.during { try await body(transfer) }
+      await transfer.stop()
+      return result
+    } catch {
+      await transfer.stop()
+      throw error
+    }
+  }
+}

@@ -1,0 +1,80 @@
+import ArgumentParser
+import ScitqProtocol
+import SwiftProtobuf
+
+/// `scitq worker`.
+struct WorkerCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration.command(
+    "worker", "The compute units that run tasks.", example: "scitq worker list",
+    subcommands: [List.self, Delete.self, Stats.self])
+
+  struct List: ClientCommand {
+    static let configuration = CommandConfiguration.command(
+      "list", "List all workers that the server knows.", example: "scitq worker list")
+
+    @OptionGroup var globals: Globals
+
+    func run(_ client: Client) async throws {
+      let workers = try await client.connected { try await $0.call(.listWorkers, WireListWorkers()) }.workers
+      switch client.format {
+      case .text: try client.put(WorkerRendering.table(workers).rendered(client.style))
+      case .json: try client.put(JSON.lines(workers.map(WorkerRendering.json)) + "\n")
+      case .quiet: try client.put(workers.map { "\($0.id)\n" }.joined())
+      }
+    }
+  }
+
+  struct Delete: ClientCommand {
+    static let configuration = CommandConfiguration.command(
+      "delete", "Delete workers: what had not started goes to others, what runs is lost.",
+      example: "scitq worker delete --worker-id 12")
+
+    @OptionGroup var globals: Globals
+    @Option(name: [.customLong("worker-id"), .customLong("id")], help: "The worker's id; may be repeated.", transform: Lists.ids)
+    var workerIDs: [[Int64]]
+
+    func run(_ client: Client) async throws {
+      let ids = workerIDs.flatMap(\.self)
+      _ = try await client.connected { session in
+        try await session.call(.deleteWorkers, .with { $0.ids = ids })
+      }
+      for id in ids {
+        try client.put(
+          text: "worker \(id) deleted\n", json: .object([.init("id", .integer(id))]), quiet: "\(id)\n")
+      }
+    }
+  }
+
+  struct Stats: ClientCommand {
+    static let configuration = CommandConfiguration.command(
+      "stats", "Show what workers use of their hosts.",
+      example: "scitq worker stats --worker-id 12 --worker-id 13")
+
+    @OptionGroup var globals: Globals
+    @Option(
+      name: [.customLong("worker-id"), .customLong("id")], help: "The worker's id; may be repeated; all workers without.",
+      transform: Lists.ids)
+    var workerIDs: [[Int64]] = []
+
+    func run(_ client: Client) async throws {
+      let ids = workerIDs.flatMap(\.self)
+      let workers = try await client.connected { session in
+        try await session.call(.workerStats, .with { $0.ids = ids })
+      }.workers
+      switch client.format {
+      case .text: try client.put(WorkerRendering.statsTable(workers).rendered(client.style))
+      case .json: try client.put(JSON.lines(workers.map(WorkerRendering.statsJSON)) + "\n")
+      case .quiet: try client.put(workers.map { "\($0.workerID)\n" }.joined())
+      }
+    }
+  }
+}
+
+/// Flags that take several values, repeated or with commas between.
+enum Lists {
+  static func ids(_ text: String) throws(TextProblem) -> [Int64] {
+    var ids: [Int64] = []
+    for part in text.split(separator: ",", omittingEmptySubsequences: false) { ids.append(try Values.id(String(part))) }
+    return ids
+  }
+}

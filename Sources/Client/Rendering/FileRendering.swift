@@ -1,0 +1,33 @@
+import Foundation
+import Transfer
+
+/// Listings as people and programs see them.
+enum FileRendering {
+  static func table(_ entries: [Entry], _ style: OutputStyle) -> Table {
+    var table = Table(columns: [
+      .init(title: "URI"), .init(title: "SIZE", alignment: .right), .init(title: "MODIFIED"),
+    ])
+    table.rows = entries.map { entry in
+      [
+        .init(entry.uri, paint: entry.isFolder ? .blue : nil),
+        .init(entry.isFolder ? "-" : Quantity.bytes(entry.bytes)),
+        .init(entry.modified.flatMap { Moment.local(microseconds($0), style.zone) } ?? "-"),
+      ]
+    }
+    return table
+  }
+
+  static func json(_ entry: Entry) -> JSON {
+    .object([
+      .init("uri", .string(entry.uri)), .init("folder", .bool(entry.isFolder)),
+      .init("bytes", entry.isFolder ? .null : .integer(entry.bytes)),
+      .init("modified_at", entry.modified.map { Moment.json(microseconds($0)) } ?? .null),
+    ])
+  }
+
+  static func json(_ file: MovedFile) -> JSON {
+    .object([.init("uri", .string(file.uri)), .init("bytes", .integer(file.bytes)), .init("hash", .text(file.hash))])
+  }
+
+  private static func microseconds(_ date: Date) -> Int64 { Int64(date.timeIntervalSince1970 * 1_000_000) }
+}

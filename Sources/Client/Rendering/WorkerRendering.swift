@@ -1,0 +1,121 @@
+import ScitqProtocol
+
+/// Workers as people and programs see them.
+enum WorkerRendering {
+  static func table(_ workers: [WireWorker]) -> Table {
+    var table = Table(columns: [
+      .init(title: "ID", alignment: .right), .init(title: "Name", shrinksTo: 10), .init(title: "Status"),
+      .init(title: "Concurrency", alignment: .right), .init(title: "Prefetch", alignment: .right),
+      .init(title: "IPv4"), .init(title: "IPv6", shrinksTo: 10), .init(title: "Flavor", shrinksTo: 8),
+      .init(title: "Provider", shrinksTo: 8), .init(title: "Region", shrinksTo: 8),
+    ])
+    table.rows = workers.map { worker in
+      [
+        .init("\(worker.id)"), .init(worker.name), .init(worker.status, paint: paint(worker.status)),
+        .init("\(worker.concurrency)"), .init("\(worker.prefetch)"), cell(worker.ipv4), cell(worker.ipv6),
+        cell(worker.flavor), cell(worker.provider), cell(worker.region),
+      ]
+    }
+    return table
+  }
+
+  static func json(_ worker: WireWorker) -> JSON {
+    .object([
+      JSON.Member("id", .integer(worker.id)),
+      JSON.Member("name", .string(worker.name)),
+      JSON.Member("status", .string(worker.status)),
+      JSON.Member("concurrency", .integer(Int64(worker.concurrency))),
+      JSON.Member("prefetch", .integer(Int64(worker.prefetch))),
+      JSON.Member("active_tasks", .integer(Int64(worker.activeTasks))),
+      JSON.Member("hostname", .text(worker.hostname)),
+      .init("ipv4", .text(worker.ipv4)),
+      .init("ipv6", .text(worker.ipv6)),
+      JSON.Member("flavor", .text(worker.flavor)),
+      JSON.Member("provider", .text(worker.provider)),
+      JSON.Member("region", .text(worker.region)),
+      JSON.Member("step_id", .id(worker.stepID)),
+      JSON.Member("permanent", .bool(worker.permanent)),
+      JSON.Member("cpu", .number(worker.host.cpu)),
+      JSON.Member("memory_bytes", .integer(worker.host.memoryBytes)),
+      JSON.Member("disk_bytes", .integer(worker.host.diskBytes)),
+      JSON.Member("gpu", .integer(Int64(worker.host.gpu))),
+      JSON.Member("engines", .strings(worker.host.engines)),
+      JSON.Member("software", .text(worker.software)),
+      JSON.Member("last_beat_at", Moment.json(worker.lastBeatAt)),
+      JSON.Member("created_at", Moment.json(worker.createdAt)),
+      JSON.Member("warnings", .strings(worker.warnings)),
+    ])
+  }
+
+  static func statsTable(_ workers: [WireWorkerStats]) -> Table {
+    var table = Table(columns: [
+      .init(title: "ID", alignment: .right), .init(title: "Name", shrinksTo: 10),
+      .init(title: "CPU", alignment: .right), .init(title: "Memory", alignment: .right),
+      .init(title: "Load", alignment: .right), .init(title: "I/O wait", alignment: .right),
+      .init(title: "Disk", shrinksTo: 12), .init(title: "Disk read", alignment: .right),
+      .init(title: "Disk write", alignment: .right), .init(title: "Net in", alignment: .right),
+      .init(title: "Net out", alignment: .right), .init(title: "Running", alignment: .right),
+    ])
+    table.rows = workers.map { worker in
+      var row: [Table.Cell] = [.init("\(worker.workerID)"), .init(worker.name)]
+      guard worker.hasStats else { return row + Array(repeating: "-", count: table.columns.count - 2) }
+      let stats = worker.stats
+      row += [
+        .init(Quantity.percent(stats.cpuPercent)), .init(Quantity.percent(stats.memoryPercent)),
+        .init(Quantity.fixed(stats.load, places: 2)), .init(Quantity.percent(stats.iowaitPercent)),
+        .init(stats.disks.isEmpty ? "-" : stats.disks.map(disk).joined(separator: ", ")),
+        .init(Quantity.rate(stats.diskReadBytesPerSecond)), .init(Quantity.rate(stats.diskWriteBytesPerSecond)),
+        .init(Quantity.rate(stats.networkReceivedBytesPerSecond)),
+        .init(Quantity.rate(stats.networkSentBytesPerSecond)), .init("\(stats.running)"),
+      ]
+      return row
+    }
+    return table
+  }
+
+  static func statsJSON(_ worker: WireWorkerStats) -> JSON {
+    let stats = worker.stats
+    let identity: [JSON.Member] = [JSON.Member("worker_id", .integer(worker.workerID)), JSON.Member("name", .string(worker.name))]
+    guard worker.hasStats else { return .object(identity + [JSON.Member("at", .null)]) }
+    let disks = stats.disks.map { disk in
+      JSON.object([
+        JSON.Member("mount", .string(disk.mount)), JSON.Member("total_bytes", .integer(disk.totalBytes)),
+        JSON.Member("used_bytes", .integer(disk.usedBytes)),
+      ])
+    }
+    return .object(
+      identity + [
+        JSON.Member("at", Moment.json(stats.at)),
+        JSON.Member("cpu_percent", .number(stats.cpuPercent)),
+        JSON.Member("memory_percent", .number(stats.memoryPercent)),
+        JSON.Member("load", .number(stats.load)),
+        JSON.Member("iowait_percent", .number(stats.iowaitPercent)),
+        JSON.Member("disks", .array(disks)),
+        JSON.Member("disk_read_bytes_per_second", .number(stats.diskReadBytesPerSecond)),
+        JSON.Member("disk_write_bytes_per_second", .number(stats.diskWriteBytesPerSecond)),
+        JSON.Member("network_received_bytes_per_second", .number(stats.networkReceivedBytesPerSecond)),
+        JSON.Member("network_sent_bytes_per_second", .number(stats.networkSentBytesPerSecond)),
+        JSON.Member("disk_read_bytes", .integer(stats.diskReadBytes)),
+        JSON.Member("disk_written_bytes", .integer(stats.diskWrittenBytes)),
+        JSON.Member("network_received_bytes", .integer(stats.networkReceivedBytes)),
+        JSON.Member("network_sent_bytes", .integer(stats.networkSentBytes)),
+        JSON.Member("running", .integer(Int64(stats.running))),
+      ])
+  }
+
+  private static func disk(_ disk: WireDiskStats) -> String {
+    let share = disk.totalBytes > 0 ? Double(disk.usedBytes) / Double(disk.totalBytes) * 100 : 0
+    return "\(disk.mount) \(Quantity.percent(share)) of \(Quantity.bytes(disk.totalBytes))"
+  }
+
+  private static func cell(_ text: String) -> Table.Cell { .init(text.isEmpty ? "-" : text) }
+
+  private static func paint(_ status: String) -> Paint? {
+    switch status {
+    case "running": .green
+    case "lost", "offline": .red
+    case "draining": .yellow
+    default: nil
+    }
+  }
+}

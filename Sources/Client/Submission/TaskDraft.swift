@@ -1,0 +1,109 @@
+import ScitqProtocol
+
+/// A task as it is asked for by flags or by a line of a file. Nil and empty mean: nothing said.
+struct TaskDraft: Hashable, Sendable {
+  var command: String?
+  var container: String?
+  var shell: String?
+  var inputs: [String] = []
+  var resources: [String] = []
+  var output: String?
+  var dependencies: [Int64] = []
+  var name: String?
+  var retry: UInt32?
+  var priority: Int32?
+  var cpu: Double?
+  var memoryBytes: Int64?
+  var diskBytes: Int64?
+  var gpu: UInt32?
+  var acceptFailure: Bool?
+  var onDependencyFailure: DependencyFailure?
+  var downloadTimeout: Duration?
+  var runTimeout: Duration?
+  var uploadTimeout: Duration?
+  var env: [EnvironmentEntry] = []
+  var containerOptions: [String] = []
+  var weight: Double?
+
+  /// What happens to a task whose prerequisite failed for good.
+  enum DependencyFailure: String, CaseIterable, Sendable {
+    case wait, cancel
+  }
+
+  /// This draft, with the defaults where it says nothing. A list that it gives takes the place of the default's
+  /// list; variables are filled in one by one.
+  func filled(from defaults: TaskDraft) -> TaskDraft {
+    var draft = self
+    draft.command = command ?? defaults.command
+    draft.container = container ?? defaults.container
+    draft.shell = shell ?? defaults.shell
+    draft.inputs = inputs.isEmpty ? defaults.inputs : inputs
+    draft.resources = resources.isEmpty ? defaults.resources : resources
+    draft.output = output ?? defaults.output
+    draft.dependencies = dependencies.isEmpty ? defaults.dependencies : dependencies
+    draft.name = name ?? defaults.name
+    draft.retry = retry ?? defaults.retry
+    draft.priority = priority ?? defaults.priority
+    draft.cpu = cpu ?? defaults.cpu
+    draft.memoryBytes = memoryBytes ?? defaults.memoryBytes
+    draft.diskBytes = diskBytes ?? defaults.diskBytes
+    draft.gpu = gpu ?? defaults.gpu
+    draft.acceptFailure = acceptFailure ?? defaults.acceptFailure
+    draft.onDependencyFailure = onDependencyFailure ?? defaults.onDependencyFailure
+    draft.downloadTimeout = downloadTimeout ?? defaults.downloadTimeout
+    draft.runTimeout = runTimeout ?? defaults.runTimeout
+    draft.uploadTimeout = uploadTimeout ?? defaults.uploadTimeout
+    draft.env = defaults.env + env
+    draft.containerOptions = containerOptions.isEmpty ? defaults.containerOptions : containerOptions
+    draft.weight = weight ?? defaults.weight
+    return draft
+  }
+
+  /// The task for the wire. Refuses what no server could run; what depends on the server's settings is its to refuse.
+  func newTask() throws(TextProblem) -> WireNewTask {
+    guard let command else { throw TextProblem("the command is missing; give it as --command '…'") }
+    guard command.contains(where: { !$0.isWhitespace }) else {
+      throw TextProblem("the command is empty; give a command to run as --command '…'")
+    }
+    guard !command.utf8.contains(0) else { throw TextProblem("the command has a NUL character, which cannot be run") }
+    if let output, output.contains("|") {
+      throw TextProblem("the output '\(Escaping.printable(output))' has an action; actions are for inputs and resources")
+    }
+    for uri in inputs + resources + [output].compactMap(\.self) where uri.isEmpty {
+      throw TextProblem("an input, resource or output is empty; give a URI or a path")
+    }
+    var task = WireNewTask()
+    task.spec.command = command
+    task.spec.container = container ?? ""
+    task.spec.shell = shell ?? ""
+    task.spec.inputs = inputs
+    task.spec.resources = resources
+    task.spec.output = output ?? ""
+    for entry in env { task.spec.env[entry.name] = entry.value }
+    task.spec.containerOptions = containerOptions
+    if cpu != nil || memoryBytes != nil || diskBytes != nil || gpu != nil {
+      task.spec.needs.cpu = cpu ?? 0
+      task.spec.needs.memoryBytes = memoryBytes ?? 0
+      task.spec.needs.diskBytes = diskBytes ?? 0
+      task.spec.needs.gpu = gpu ?? 0
+    }
+    task.spec.downloadTimeoutMs = downloadTimeout.map(\.wholeMilliseconds) ?? 0
+    task.spec.runTimeoutMs = runTimeout.map(\.wholeMilliseconds) ?? 0
+    task.spec.uploadTimeoutMs = uploadTimeout.map(\.wholeMilliseconds) ?? 0
+    task.name = name ?? ""
+    task.weight = weight ?? 0
+    task.priority = priority ?? 0
+    task.retry = retry ?? 0
+    task.dependencies = dependencies
+    task.acceptFailure = acceptFailure ?? false
+    task.onDependencyFailure = onDependencyFailure == .cancel ? .cancel : .wait
+    return task
+  }
+}
+
+extension Duration {
+  var wholeMilliseconds: Int64 {
+    let (seconds, attoseconds) = components
+    return seconds * 1000 + attoseconds / 1_000_000_000_000_000
+  }
+}

@@ -1,0 +1,472 @@
+import Logging
+import ScitqProtocol
+import Transfer
+
+/// How an attempt goes from state to state.
+extension Agent {
+  /// Why an attempt does not go on.
+  enum Stop: Error {
+    case revoked
+    /// The agent itself ends; the attempt stays as it is for the next one.
+    case closing
+    case failed(FailureReason, String)
+  }
+
+  /// How the command ended.
+  struct Verdict: Sendable {
+    var status: TaskStatus
+    var reason: FailureReason?
+    var message = ""
+    var exitCode: Int32?
+  }
+
+  func drive(_ id: AttemptID) async {
+    guard let attempt = attempts[id] else { return }
+    do {
+      switch attempt.resume ?? .fresh {
+      case .fresh: try await start(attempt)
+      case .running:
+        if attempt.status != .running { report(attempt, .running) }
+        try await watch(attempt)
+      case .gone:
+        let gone = Verdict(
+          status: .uploadingFailed, reason: .workerLost,
+          message: "its process was gone when the agent came back")
+        report(attempt, gone)
+        try await conclude(attempt, gone)
+      case .concluding(let isHeld):
+        if isHeld { await follow(id) }
+        try await conclude(attempt, Verdict(attempt.lastReport))
+      }
+    } catch {
+      await stop(attempt, error)
+    }
+    attempt.isDriven = false
+    attempt.interrupt = nil
+    if attempt.isDone || attempt.revocation == .kill, ending == nil { await clean([id]) }
+  }
+
+  // MARK: Before the command
+
+  private func start(_ attempt: Attempt) async throws(Stop) {
+    let id = attempt.id
+    try check(attempt)
+    // A killed agent may have had the order on disk and not yet this.
+    if attempt.status == .assigned { report(attempt, .accepted) }
+    guard let engine = attempt.engine else {
+      throw .failed(
+        .refused,
+        "this worker runs no containers (--engine bare), and the task wants \(attempt.spec.container)")
+    }
+    if let word = ContainerOptions.refused(
+      attempt.spec.containerOptions, allowed: settings.allowedContainerOptions)
+    {
+      throw .failed(
+        .refused,
+        "the container option \(word) is not allowed; the server's configuration lists those that are")
+    }
+    let launch = Launch(attempt, settings: settings, host: setup.identity.host)
+    if attempt.wantsStaging {
+      try await stage(attempt, launch, engine)
+    }
+    if attempt.wantsStaging || !gate.enter(id, attempt.load) {
+      let folders = attempt.folders
+      do { try await Self.prepare(launch, folders, engine) } catch { throw Stop(error) }
+      try check(attempt)
+      if !gate.enter(id, attempt.load) {
+        if attempt.status != .onHold { report(attempt, .onHold) }
+        gate.wait(id, attempt.load, priority: attempt.order.priority)
+        admitWaiting()
+        try await wait(attempt, revokedBy: .cancel) { self.gate.running[id] != nil }
+      }
+      try check(attempt)
+      do { try await engine.start(launch) } catch { throw Stop(error) }
+    } else {
+      // Nothing to bring and a slot is free: one errand does it all.
+      do { try await Self.prepareAndStart(launch, attempt.folders, engine) } catch { throw Stop(error) }
+    }
+    // A wish that came while it was being started is met now.
+    try check(attempt)
+    report(attempt, .running)
+    try await watch(attempt)
+  }
+
+  private func stage(_ attempt: Attempt, _ launch: Launch, _ engine: any ExecutionEngine) async throws(Stop) {
+    if let place = stagingPlaces.take() {
+      // Woken with the place, or without it when the wish for the task is withdrawn.
+      attempt.interrupt = place.wakeup
+      await place.wakeup.wait()
+      attempt.interrupt = nil
+      if attempt.revocation != nil || ending != nil {
+        if !stagingPlaces.abandon(place.number) { stagingPlaces.giveBack() }
+        throw attempt.revocation != nil ? .revoked : .closing
+      }
+    }
+    defer { stagingPlaces.giveBack() }
+    // One that an earlier agent had made ready is made ready again, and stands where it stood.
+    if attempt.status == .accepted { report(attempt, .downloading) }
+    let id = attempt.id
+    let spec = attempt.spec
+    let folders = attempt.folders
+    let stager = stager
+    let isRestored = attempt.isRestored
+    attempt.leases = try await interruptible(
+      attempt, limit: spec.downloadTimeoutMs, phase: "download"
+    ) {
+      // An earlier agent may have been killed half-way.
+      if isRestored { await stager.clear(id, folders, [], hadFiles: false) }
+      do { try folders.make() } catch { throw ExecutionFailure(staging: error) }
+      async let image: Void = engine.prepare(launch)
+      let leases = try await stager.stage(id, spec, folders)
+      do { try await image } catch {
+        for lease in leases { await stager.cache.release(lease) }
+        throw error
+      }
+      return leases
+    }
+  }
+
+  private nonisolated static func prepare(
+    _ launch: Launch, _ folders: TaskFolders, _ engine: any ExecutionEngine
+  ) async throws(ExecutionFailure) {
+    do { try folders.make() } catch { throw ExecutionFailure(staging: error) }
+    try await engine.create(launch)
+  }
+
+  private nonisolated static func prepareAndStart(
+    _ launch: Launch, _ folders: TaskFolders, _ engine: any ExecutionEngine
+  ) async throws(ExecutionFailure) {
+    try await prepare(launch, folders, engine)
+    try await engine.start(launch)
+  }
+
+  // MARK: The command and after
+
+  private func watch(_ attempt: Attempt) async throws(Stop) {
+    let id = attempt.id
+    guard let engine = attempt.engine else { throw .closing }
+    if attempt.revocation != nil { spawn(.kill(id)) }
+    async let following: Void = follow(id)
+    let verdict: Verdict
+    do {
+      verdict = Verdict(try await exit(attempt, engine))
+    } catch {
+      verdict = Verdict(status: .uploadingFailed, reason: error.reason, message: error.message)
+    }
+    let at = Clock.microseconds()
+    leaveGate(id)
+    if ending != nil, Task.isCancelled { throw .closing }
+    // What printed nothing has nothing to hand over: its end and its outcome travel together.
+    if attempt.logs.isEmpty, attempt.revocation == nil { await following }
+    if attempt.revocation != nil {
+      // Its last words belong to a canceled task too, and come when nothing of it is left.
+      await engine.kill(id, grace: grace)
+      if attempt.revocation == .cancel { await following }
+      throw .revoked
+    }
+    report(attempt, verdict, at: at)
+    await following
+    try await conclude(attempt, verdict)
+  }
+
+  /// Waits for the end; kills what takes longer than its limit.
+  private func exit(_ attempt: Attempt, _ engine: any ExecutionEngine) async throws(ExecutionFailure) -> Exit {
+    let id = attempt.id
+    let limit = attempt.spec.runTimeoutMs
+    guard limit > 0 else { return try await engine.exit(of: id) }
+    let started = attempt.lastReport?.status == TaskStatus.running.rawValue ? attempt.lastReport!.at : Clock.microseconds()
+    let left = max(0, limit * 1000 - (Clock.microseconds() - started))
+    let grace = grace
+    let (exit, isLate) = await withTaskGroup(of: Result<Exit, ExecutionFailure>?.self) { group in
+      group.addTask {
+        do throws(ExecutionFailure) { return .success(try await engine.exit(of: id)) } catch { return .failure(error) }
+      }
+      group.addTask {
+        guard (try? await Task.sleep(for: .microseconds(left))) != nil else { return nil }
+        await engine.kill(id, grace: grace)
+        return nil
+      }
+      var isLate = false
+      var exit: Result<Exit, ExecutionFailure>?
+      while exit == nil, let next = await group.next() {
+        if let next { exit = next } else { isLate = true }
+      }
+      group.cancelAll()
+      return (exit, isLate)
+    }
+    let late = ExecutionFailure(.timeout, "the run took longer than its limit of \(Self.span(limit))")
+    // Killed at the very moment it ended by itself is ended by itself.
+    switch exit {
+    case .success(let exit)? where !isLate && !(exit.signal != nil && Clock.microseconds() - started >= limit * 1000):
+      return exit
+    case .failure(let error)? where !isLate: throw error
+    default: throw late
+    }
+  }
+
+  /// From `U` or `V` to the end: the outputs, once the server wants them from this attempt; the logs; the report.
+  private func conclude(_ attempt: Attempt, _ verdict: Verdict) async throws(Stop) {
+    var outputs: [MovedFile] = []
+    var uploadFailure: (FailureReason, String)?
+    if !attempt.spec.output.isEmpty, !Files.names(in: attempt.folders.launch.output).isEmpty {
+      try await wait(attempt, revokedBy: .cancel) { attempt.isGranted }
+      let spec = attempt.spec
+      let folders = attempt.folders
+      let stager = stager
+      do {
+        outputs = try await interruptible(attempt, limit: spec.uploadTimeoutMs, phase: "upload") {
+          try await stager.upload(spec, folders)
+        }
+      } catch Stop.failed(let reason, let message) {
+        uploadFailure = (reason == .timeout ? .timeout : .upload, message)
+      }
+    }
+    try await wait(attempt, revokedBy: .cancel) { attempt.logs.isDelivered }
+    try check(attempt)
+    report(attempt, verdict.status == .uploading && uploadFailure == nil ? .succeeded : .failed) { report in
+      if let code = verdict.exitCode {
+        report.hasExitCode_p = true
+        report.exitCode = code
+      }
+      if let reason = verdict.reason {
+        report.reason = reason.rawValue
+        report.message = verdict.message
+        if let uploadFailure { report.message += "; its outputs could not be uploaded: \(uploadFailure.1)" }
+      } else if let uploadFailure {
+        report.reason = uploadFailure.0.rawValue
+        report.message = "its outputs could not be uploaded: \(uploadFailure.1)"
+      }
+      report.outputs = Self.listed(outputs)
+    }
+  }
+
+  /// As many as one frame can carry beside the rest.
+  private static func listed(_ outputs: [MovedFile]) -> [WireTransferredFile] {
+    var room = 4 << 20
+    return outputs.prefix { file in
+      room -= file.uri.utf8.count + file.hash.utf8.count + 24
+      return room > 0
+    }.map(WireTransferredFile.init)
+  }
+
+  // MARK: Other ends
+
+  private func stop(_ attempt: Attempt, _ why: Stop) async {
+    let id = attempt.id
+    leaveGate(id)
+    switch why {
+    case .closing: return
+    case .failed(let reason, let message):
+      if attempt.revocation != nil { return await stop(attempt, .revoked) }
+      report(attempt, .failed) {
+        $0.reason = reason.rawValue
+        $0.message = message
+      }
+    case .revoked:
+      // Nothing of it may be left running when this is said.
+      await attempt.engine?.kill(id, grace: grace)
+      guard attempt.revocation == .cancel else { return }
+      do {
+        try await wait(attempt, revokedBy: .kill) { attempt.logs.isDelivered }
+      } catch { return }
+      report(attempt, .canceled) {
+        $0.reason = FailureReason.canceled.rawValue
+        $0.message = "canceled"
+      }
+    }
+  }
+
+  /// What the server no longer wants.
+  func revoke(_ attempt: Attempt, _ how: Attempt.Revocation) {
+    if attempt.status.isFinal, how == .cancel { return }
+    guard attempt.revocation.map({ $0 < how }) ?? true else { return }
+    attempt.revocation = how
+    if how == .kill { forgetWords(of: attempt.id) }
+    if attempt.isDriven {
+      if attempt.status == .running { spawn(.kill(attempt.id)) }
+      attempt.interrupt?.wake()
+    } else if how == .kill, attempt.status.isFinal || attempt.isRestored {
+      // Nobody drives it: it waited for the server, or for its engine to be asked.
+      spawn(.kill(attempt.id))
+      spawn(.clean([attempt.id]))
+    } else {
+      launch(attempt)
+    }
+  }
+
+  /// Removes what is left of attempts that are over, and forgets them.
+  func clean(_ ids: [AttemptID]) async {
+    let over = ids.compactMap { attempts[$0] }.filter { !$0.isDriven }.map {
+      Over(id: $0.id, engine: $0.engine, folders: $0.folders, leases: $0.leases, hadFiles: $0.wantsStaging,
+        kill: $0.revocation == .kill ? grace : nil)
+    }
+    await Self.remove(over, stager)
+    for one in over where attempts.removeValue(forKey: one.id) != nil {
+      setup.journal.append(.forgotten(one.id))
+    }
+    checkDrained()
+  }
+
+  private struct Over: Sendable {
+    var id: AttemptID
+    var engine: (any ExecutionEngine)?
+    var folders: TaskFolders
+    var leases: [ResourceCache.Lease]
+    var hadFiles: Bool
+    var kill: Duration?
+  }
+
+  private nonisolated static func remove(_ over: [Over], _ stager: Stager) async {
+    for one in over {
+      if let grace = one.kill { await one.engine?.kill(one.id, grace: grace) }
+      await one.engine?.remove(one.id)
+      await stager.clear(one.id, one.folders, one.leases, hadFiles: one.hadFiles)
+    }
+  }
+
+  // MARK: Waiting
+
+  private func check(_ attempt: Attempt) throws(Stop) {
+    if attempt.revocation != nil { throw .revoked }
+    if ending != nil { throw .closing }
+  }
+
+  /// Waits for something that wakes the attempt.
+  func wait(
+    _ attempt: Attempt, revokedBy level: Attempt.Revocation, until isSo: () -> Bool
+  ) async throws(Stop) {
+    while !isSo() {
+      if let revocation = attempt.revocation, revocation >= level { throw .revoked }
+      if ending != nil || Task.isCancelled { throw .closing }
+      let wakeup = Wakeup()
+      attempt.interrupt = wakeup
+      await wakeup.wait()
+    }
+  }
+
+  private enum Race<Value: Sendable>: Sendable { case done(Value), failed(any Error), interrupted, late }
+
+  /// Does something that ends early when the attempt is revoked or the limit passes (milliseconds; 0: none).
+  private func interruptible<Value: Sendable>(
+    _ attempt: Attempt, limit: Int64, phase: String, _ work: @escaping @Sendable () async throws -> Value
+  ) async throws(Stop) -> Value {
+    try check(attempt)
+    let wakeup = Wakeup()
+    attempt.interrupt = wakeup
+    let race = await withTaskGroup(of: Race<Value>.self, returning: Race<Value>.self) { group in
+      group.addTask {
+        do { return .done(try await work()) } catch { return .failed(error) }
+      }
+      group.addTask {
+        await wakeup.wait()
+        return .interrupted
+      }
+      if limit > 0 {
+        group.addTask {
+          try? await Task.sleep(for: .milliseconds(limit))
+          return .late
+        }
+      }
+      // What the work had done when it was stopped is not lost: the first event decides unless the work is done.
+      var first: Race<Value>?
+      for await next in group {
+        group.cancelAll()
+        if case .done = next { return next }
+        if first == nil { first = next }
+      }
+      return first ?? .interrupted
+    }
+    attempt.interrupt = nil
+    switch race {
+    case .done(let value): return value
+    case .failed(let error):
+      try check(attempt)
+      throw Stop(error)
+    case .interrupted:
+      try check(attempt)
+      throw .closing
+    case .late: throw .failed(.timeout, "the \(phase) took longer than its limit of \(Self.span(limit))")
+    }
+  }
+
+  private func leaveGate(_ id: AttemptID) {
+    gate.leave(id)
+    admitWaiting()
+  }
+
+  func admitWaiting() {
+    for id in gate.admit() { attempts[id]?.interrupt?.wake() }
+  }
+
+  static func span(_ milliseconds: Int64) -> String {
+    milliseconds % 1000 == 0 ? "\(milliseconds / 1000) s" : "\(milliseconds) ms"
+  }
+}
+
+extension Agent.Stop {
+  init(_ error: any Error) {
+    switch error {
+    case let error as Agent.Stop: self = error
+    default:
+      let failure = ExecutionFailure(staging: error)
+      self = .failed(failure.reason, failure.message)
+    }
+  }
+}
+
+extension Agent.Verdict {
+  init(_ exit: Exit) {
+    if exit.outOfMemory {
+      self.init(
+        status: .uploadingFailed, reason: .outOfMemory, message: "the command ran out of memory", exitCode: exit.code)
+    } else if let signal = exit.signal {
+      self.init(
+        status: .uploadingFailed, reason: .signal, message: "the command was ended by signal \(signal)",
+        exitCode: exit.code)
+    } else if exit.code != 0 {
+      self.init(
+        status: .uploadingFailed, reason: .exitCode, message: "the command ended with exit code \(exit.code)",
+        exitCode: exit.code)
+    } else {
+      self.init(status: .uploading, exitCode: 0)
+    }
+  }
+
+  /// As it was reported by an agent that ended since.
+  init(_ report: WireReport?) {
+    self.init(
+      status: report?.status == TaskStatus.uploading.rawValue ? .uploading : .uploadingFailed,
+      reason: report.flatMap { FailureReason(rawValue: $0.reason) }, message: report?.message ?? "",
+      exitCode: report?.hasExitCode_p == true ? report?.exitCode : nil)
+  }
+}
+
+extension WireTransferredFile {
+  init(_ file: MovedFile) {
+    self.init()
+    uri = file.uri
+    bytes = file.bytes
+    hash = file.hash
+  }
+}
+
+extension Launch {
+  init(_ attempt: Attempt, settings: WireWorkerSettings, host: WireHostDescription) {
+    let spec = attempt.spec
+    let share = Double(max(1, settings.concurrency))
+    let cpus = spec.needs.cpu > 0 ? spec.needs.cpu.rounded(.up) : (host.cpu / share).rounded(.down)
+    let memory = spec.needs.memoryBytes > 0 ? Double(spec.needs.memoryBytes) : Double(host.memoryBytes) / share
+    let gib = memory / Double(1 << 30)
+    var environment = spec.env
+    environment["CPU"] = String(Int(max(1, cpus)))
+    environment["THREADS"] = environment["CPU"]
+    // Whole GiB, as tools want it; less than one in tenths.
+    environment["MEM"] = gib >= 1 ? String(Int(gib)) : "0.\(max(1, Int(gib * 10)))"
+    environment["SCITQ_TASK_ID"] = String(attempt.id.task.rawValue)
+    environment["SCITQ_ATTEMPT"] = String(max(1, attempt.order.attempt))
+    self.init(
+      attempt: attempt.id, image: Engines.isBare(spec.container) ? "" : spec.container, command: spec.command,
+      shell: spec.shell, environment: environment, options: spec.containerOptions, needs: spec.needs,
+      folders: attempt.folders.launch)
+  }
+}

@@ -1,0 +1,145 @@
+package import Logging
+import NIOCore
+package import NIOPosix
+package import ScitqProtocol
+import SystemPackage
+package import Transfer
+
+extension TransferFailure: TransientProblem {}
+
+/// Brings what a task wants to this host, and its outputs home.
+package struct Stager: Sendable {
+  package let store: StorePaths
+  package let transfer: Transfer
+  package let cache: ResourceCache
+  package let ledger: DiskLedger
+  private let pool: NIOThreadPool
+  /// How many inputs of one task are fetched side by side.
+  private static let width = 4
+
+  package init(store: StorePaths, transfer: Transfer, pool: NIOThreadPool = .singleton, logger: Logger) {
+    self.store = store
+    self.transfer = transfer
+    self.pool = pool
+    let root = store.root
+    ledger = DiskLedger { Files.room(at: root) }
+    cache = ResourceCache(
+      folder: store.resources, pool: pool, logger: logger,
+      fingerprint: { try await transfer.fingerprint(of: TransferURI(parsing: $0)) },
+      fetch: { uri, folder in
+        _ = try await transfer.fetch(TransferURI(parsing: uri), into: folder, progress: nil)
+      })
+  }
+
+  /// Fills the folders, which are there and empty. The leases are to be given to `clear`.
+  package func stage(
+    _ id: AttemptID, _ spec: WireTaskSpec, _ folders: TaskFolders
+  ) async throws(ExecutionFailure) -> [ResourceCache.Lease] {
+    var leases: [ResourceCache.Lease] = []
+    do {
+      let inputs = try spec.inputs.map { try TransferURI(parsing: $0) }
+      try await reserve(id, spec, inputs)
+      for resource in spec.resources { leases.append(try await cache.acquire(resource)) }
+      try await present(leases, in: folders)
+      try await fetch(inputs, folders)
+      await ledger.settle(id)
+      return leases
+    } catch {
+      await ledger.settle(id)
+      for lease in leases { await cache.release(lease) }
+      throw ExecutionFailure(staging: error)
+    }
+  }
+
+  /// Everything in the output folder, to the task's place.
+  package func upload(_ spec: WireTaskSpec, _ folders: TaskFolders) async throws(TransferFailure) -> [MovedFile] {
+    try await transfer.store(
+      folders.launch.output, to: TransferURI.parseOutput(spec.output), progress: nil)
+  }
+
+  /// Removes what is left of an attempt on the disk.
+  package func clear(_ id: AttemptID, _ folders: TaskFolders, _ leases: [ResourceCache.Lease], hadFiles: Bool) async {
+    if !folders.removeIfEmpty() {
+      let root = folders.root
+      try? await pool.runIfActive { Files.removeTree(root) }
+    }
+    for lease in leases { await cache.release(lease) }
+    if hadFiles { await ledger.leave(id) }
+  }
+
+  /// The sizes of what is not here yet, summed and promised before the first byte is fetched.
+  private func reserve(_ id: AttemptID, _ spec: WireTaskSpec, _ inputs: [TransferURI]) async throws {
+    var bytes: Int64 = 0
+    for uri in inputs { bytes += try await expected(uri) }
+    for resource in Set(spec.resources) where await !cache.has(resource) {
+      bytes += try await expected(TransferURI(parsing: resource))
+    }
+    let cache = cache
+    try await ledger.reserve(max(bytes, spec.needs.diskBytes), for: id) { await cache.evict($0) }
+  }
+
+  /// An archive is on the disk beside what comes out of it, which is about three times as big.
+  private func expected(_ uri: TransferURI) async throws -> Int64 {
+    let bytes = try await transfer.size(of: uri)
+    return uri.actions.isEmpty ? bytes : bytes * 4
+  }
+
+  private func present(_ leases: [ResourceCache.Lease], in folders: TaskFolders) async throws {
+    guard !leases.isEmpty else { return }
+    let sources = leases.map(\.folder)
+    let target = folders.launch.resource
+    try await pool.runIfActive { () throws -> Void in
+      for source in sources {
+        do { try Files.linkTree(source, at: target) } catch let error as Files.Problem {
+          guard error.code == .fileExists else { throw error }
+          throw ExecutionFailure(
+            .input, "two resources have a file of one name, \(error.path); give one a folder of its own with |mv:FOLDER")
+        }
+      }
+    }
+  }
+
+  private func fetch(_ inputs: [TransferURI], _ folders: TaskFolders) async throws {
+    if inputs.isEmpty { return }
+    if inputs.count == 1 {
+      _ = try await transfer.fetch(inputs[0], into: folders.launch.input, progress: nil)
+      return
+    }
+    // Each in a place of its own first: so no input can take another's name unseen.
+    try await withThrowingTaskGroup(of: Void.self) { group in
+      for (index, uri) in inputs.enumerated() {
+        if index >= Self.width { try await group.next() }
+        let place = folders.root.appending("input.\(index)")
+        group.addTask {
+          try Files.makeFolder(place)
+          _ = try await transfer.fetch(uri, into: place, progress: nil)
+        }
+      }
+      try await group.waitForAll()
+    }
+    let root = folders.root
+    let target = folders.launch.input
+    let count = inputs.count
+    try await pool.runIfActive { () throws -> Void in
+      for index in 0..<count {
+        do { try Files.mergeTree(root.appending("input.\(index)"), into: target) } catch let error as Files.Problem {
+          guard error.code == .fileExists else { throw error }
+          throw ExecutionFailure(
+            .input, "two inputs have a file of one name, \(error.path); give one a folder of its own with |mv:FOLDER")
+        }
+      }
+    }
+  }
+}
+
+extension ExecutionFailure {
+  init(staging error: any Error) {
+    switch error {
+    case let error as ExecutionFailure: self = error
+    case let error as TransferFailure: self.init(error.reason, error.message)
+    case let error as Files.Problem: self.init(error.isDiskFull ? .disk : .engine, error.description)
+    case is CancellationError: self.init(.canceled, "the staging was stopped")
+    default: self.init(.engine, "\(error)")
+    }
+  }
+}

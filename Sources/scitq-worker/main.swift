@@ -1,0 +1,3 @@
+import ScitqWorker
+
+await WorkerProgram.main()

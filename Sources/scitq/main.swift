@@ -1,0 +1,4 @@
+import Foundation
+import ScitqClient
+
+exit(await CommandLineClient.run(Array(CommandLine.arguments.dropFirst())))
