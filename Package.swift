@@ -159,7 +159,17 @@ let package = Package(
       swiftSettings: settings),
     .testTarget(name: "SchedulingTests", dependencies: ["Scheduling"], swiftSettings: settings),
     .testTarget(name: "TransferTests", dependencies: ["Transfer"], swiftSettings: settings),
-    .testTarget(name: "ServerTests", dependencies: ["ScitqServer"], swiftSettings: settings),
+    .testTarget(
+      name: "ServerTests",
+      dependencies: [
+        "ScitqServer",
+        .product(name: "GRDB", package: "GRDB.swift"),
+        .product(name: "Logging", package: "swift-log"),
+        .product(name: "NIOPosix", package: "swift-nio"),
+        .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      swiftSettings: settings),
     .testTarget(name: "WorkerTests", dependencies: ["ScitqWorker"], swiftSettings: settings),
     .testTarget(name: "ClientTests", dependencies: ["ScitqClient"], swiftSettings: settings),
     .testTarget(

@@ -1,5 +1,16 @@
 package import ScitqProtocol
 
+/// What runs commands on a host.
+package struct EngineSet: OptionSet, Hashable, Sendable {
+  package let rawValue: UInt8
+  package init(rawValue: UInt8) { self.rawValue = rawValue }
+
+  /// A container engine.
+  package static let containers = EngineSet(rawValue: 1)
+  /// Processes of the host itself.
+  package static let processes = EngineSet(rawValue: 2)
+}
+
 /// What a task needs of its host, or what a host has.
 ///
 /// In a task zero means that nothing was stated; in a host it means that it has none.
@@ -10,17 +21,22 @@ package struct Needs: Hashable, Sendable {
   package var diskMiB: Int32
   /// Whole GPUs.
   package var gpu: Int32
+  package var engines: EngineSet
 
-  package init(cpuMilli: Int32 = 0, memoryMiB: Int32 = 0, diskMiB: Int32 = 0, gpu: Int32 = 0) {
+  package init(
+    cpuMilli: Int32 = 0, memoryMiB: Int32 = 0, diskMiB: Int32 = 0, gpu: Int32 = 0, engines: EngineSet = []
+  ) {
     self.cpuMilli = cpuMilli
     self.memoryMiB = memoryMiB
     self.diskMiB = diskMiB
     self.gpu = gpu
+    self.engines = engines
   }
 
   /// Whether a host that has `host` can ever run a task with these needs.
   package func fit(_ host: Needs) -> Bool {
     cpuMilli <= host.cpuMilli && memoryMiB <= host.memoryMiB && diskMiB <= host.diskMiB && gpu <= host.gpu
+      && engines.isSubset(of: host.engines)
   }
 }
 

@@ -30,6 +30,8 @@ package enum Explanation: Hashable, Sendable, CustomStringConvertible {
     case memoryMiB(Int32)
     case diskMiB(Int32)
     case gpu(Int32)
+    case containers
+    case processes
     /// Its weight is more than the worker runs at once.
     case slotsMilli(Int32)
 
@@ -39,6 +41,8 @@ package enum Explanation: Hashable, Sendable, CustomStringConvertible {
       case .memoryMiB(let mib): "\(size(mib)) of memory"
       case .diskMiB(let mib): "\(size(mib)) of disk"
       case .gpu(let count): counted(Int(count), "GPU")
+      case .containers: "a container engine"
+      case .processes: "leave to run commands outside containers"
       case .slotsMilli(let milli): "a concurrency of \((Int64(milli) + 999) / 1000)"
       }
     }

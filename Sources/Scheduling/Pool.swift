@@ -96,6 +96,8 @@ struct HostKind: Hashable, Sendable, Comparable {
       x.cpuMilli < y.cpuMilli
     } else if x.diskMiB != y.diskMiB {
       x.diskMiB < y.diskMiB
+    } else if x.engines != y.engines {
+      x.engines.rawValue < y.engines.rawValue
     } else if a.concurrency != b.concurrency {
       a.concurrency < b.concurrency
     } else if a.prefetch != b.prefetch {
@@ -126,7 +128,8 @@ struct HostSummary: Sendable {
   init(_ a: HostSummary, _ b: HostSummary) {
     most = Needs(
       cpuMilli: max(a.most.cpuMilli, b.most.cpuMilli), memoryMiB: max(a.most.memoryMiB, b.most.memoryMiB),
-      diskMiB: max(a.most.diskMiB, b.most.diskMiB), gpu: max(a.most.gpu, b.most.gpu))
+      diskMiB: max(a.most.diskMiB, b.most.diskMiB), gpu: max(a.most.gpu, b.most.gpu),
+      engines: a.most.engines.union(b.most.engines))
     concurrencyMilli = max(a.concurrencyMilli, b.concurrencyMilli)
     freeSlots = max(a.freeSlots, b.freeSlots)
     freeRoom = max(a.freeRoom, b.freeRoom)

@@ -8,7 +8,21 @@ import Transfer
 /// The program `scitq-worker`.
 public enum WorkerProgram {
   /// Does what the process's arguments ask for, and ends the process.
-  public static func main() async { await WorkerCommand.main() }
+  public static func main() async {
+    let arguments = Swift.CommandLine.arguments.dropFirst()
+    // The agent's own way of starting what looks after its processes; nobody else has a use for it.
+    if arguments.first == "supervise" { return SuperviseCommand.main(Array(arguments.dropFirst())) }
+    await WorkerCommand.main(Array(arguments))
+  }
+}
+
+/// `scitq-worker supervise`: looks after processes for the agent, and outlives it.
+struct SuperviseCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(commandName: "scitq-worker supervise")
+
+  @Option var store: String
+
+  func run() throws { Supervisor.main(store: FilePath(store)) }
 }
 
 /// `scitq-worker`: the agent on a compute host.
@@ -16,28 +30,12 @@ struct WorkerCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "scitq-worker",
     abstract: "Runs the tasks that a scitq server gives to this host.",
-    version: Connection.software,
-    subcommands: [RunCommand.self, SuperviseCommand.self],
-    defaultSubcommand: RunCommand.self)
-}
-
-/// Looks after processes for the agent, and outlives it.
-struct SuperviseCommand: ParsableCommand {
-  static let configuration = CommandConfiguration(commandName: "supervise", shouldDisplay: false)
-
-  @Option var store: String
-
-  func run() throws { Supervisor.main(store: FilePath(store)) }
-}
-
-struct RunCommand: AsyncParsableCommand {
-  static let configuration = CommandConfiguration(
-    commandName: "run",
-    abstract: "Joins the server, or comes back to it, and works until told to stop.",
     discussion: """
-      SIGTERM drains: nothing new is taken, what runs is finished and uploaded, the rest is given back. A second \
-      SIGTERM leaves at once; what runs goes on, and the next agent on the same store takes it up.
-      """)
+      Joins the server, or comes back to it, and works until told to stop. SIGTERM drains: nothing new is taken, what \
+      runs is finished and uploaded, the rest is given back. A second SIGTERM leaves at once; what runs goes on, and \
+      the next agent on the same store takes it up.
+      """,
+    version: Connection.software)
 
   enum Engine: String, ExpressibleByArgument, CaseIterable { case docker, podman, bare }
 
@@ -71,7 +69,8 @@ struct RunCommand: AsyncParsableCommand {
     if let maxMem, !(maxMem > 0) { throw ValidationError("--max-mem \(maxMem) must be above 0") }
     if Logger.Level(rawValue: logLevel) == nil {
       throw ValidationError(
-        "--log-level \(logLevel) is not one of \(Logger.Level.allCases.map(\.rawValue).joined(separator: ", "))")
+        "--log-level \(logLevel) is not one of \(Logger.Level.allCases.map(\.rawValue).joined(separator: ", "))"
+      )
     }
     if token != nil, tokenFile != nil { throw ValidationError("give --token or --token-file, not both") }
   }
@@ -107,7 +106,8 @@ struct RunCommand: AsyncParsableCommand {
     let enrolment = try Enrolment(store: paths, token: joinToken(environment))
     if enrolment.credential == nil, enrolment.joinToken == nil {
       throw Sentence(
-        "this worker has not joined \(address) yet: give its join token with SCITQ_WORKER_TOKEN, --token-file or --token")
+        "this worker has not joined \(address) yet: give its join token with SCITQ_WORKER_TOKEN, --token-file or --token"
+      )
     }
 
     let engines = await makeEngines(paths, enrolment.storeID, logger)
@@ -208,4 +208,3 @@ struct RunCommand: AsyncParsableCommand {
     }
   }
 }
-

@@ -22,7 +22,7 @@ struct BadInputTests {
     (["task", "create", "--command", "true", "--input", "s3://data/x|mv:../x"], [".."]),
     (["task", "create", "--command", "true", "--input", "s3://data/x|shred"], ["shred", "untar"]),
     (["task", "create", "--command", "true", "--mem", "lots"], ["lots"]),
-    (["task", "create", "--command", "true", "--retry", "-1"], ["-1"]),
+    (["task", "create", "--command", "true", "--retry=-1"], ["-1"]),
     (["task", "list", "--status", "Q"], ["Q"]),
     (["task", "show", "--id", "424242"], ["424242"]),
     (["task", "output", "--id", "424242"], ["424242"]),
@@ -113,16 +113,24 @@ struct BadInputTests {
     }
   }
 
-  @Test("a worker that was deleted is told so when it comes back, and leaves")
+  @Test("a worker that was deleted and has an old token is told so when it comes back, and leaves")
   func oldWorker() async throws {
     try await World.server().worker(slots: 1).run { world in
       let id = try #require(try await world.worker("worker")?.id)
       try await world.killWorker("worker")
       try await world.scitq("worker", "delete", "--worker-id", "\(id)")
-      let again = try await world.launchWorker("worker")
+      let token = try String(
+        contentsOf: world.folder.appending(path: "server/join-token"), encoding: .utf8)
+      let parts = token.trimmingCharacters(in: .whitespacesAndNewlines).split(separator: ".")
+      let old = try #require(parts.count == 2 ? "\(String(parts[0].reversed())).\(parts[1])" : nil)
+      let again = try await world.launchWorker("worker", token: old)
       let status = await again.ended(within: .seconds(30))
       #expect([1, 2].contains(status), "\(world.said("worker"))")
       #expect(world.said("worker").contains("deleted"), "\(world.said("worker"))")
+      #expect(world.said("worker").contains("refuses this worker"), "\(world.said("worker"))")
+      // With a token that holds it is welcome, as a new worker.
+      try await world.startWorker("worker")
+      #expect(try await world.worker("worker")?.id != id)
       try await world.isUnharmed()
     }
   }

@@ -130,8 +130,9 @@ struct Trouble: Error, CustomStringConvertible {
 }
 
 /// Waits for a state, looking again and again until the deadline.
-func until(
-  _ what: String, within deadline: Duration = .seconds(30), _ holds: () async throws -> Bool
+nonisolated(nonsending) func until(
+  _ what: String, within deadline: Duration = .seconds(30),
+  _ holds: nonisolated(nonsending) () async throws -> Bool
 ) async throws {
   let end = ContinuousClock.now + deadline
   while try await !holds() {

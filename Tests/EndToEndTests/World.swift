@@ -128,12 +128,18 @@ actor World {
     }
   }
 
-  func launchWorker(_ name: String) throws -> Program {
+  /// Starts the agent and does not wait for it to connect. With `token`, it comes with that one to join with.
+  func launchWorker(_ name: String, token: String? = nil) throws -> Program {
     let worker = try #require(plan.workers.first { $0.name == name })
+    var tokenFile = folder.appending(path: "server/join-token")
+    if let token {
+      tokenFile = scratch("token")
+      try token.write(to: tokenFile, atomically: true, encoding: .utf8)
+    }
     let program = try launch(
       name, "scitq-worker",
       [
-        "--server", address, "--token-file", folder.appending(path: "server/join-token").path,
+        "--server", address, "--token-file", tokenFile.path,
         "--store", store(of: name).path, "--name", name, "--concurrency", String(worker.slots),
         "--prefetch", String(worker.prefetch), "--engine", worker.engine.rawValue,
       ])

@@ -14,14 +14,14 @@ private let quiet = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
 private struct World {
   let folder: FilePath
   let server: FakeServer
-  let engine: ScriptedEngine
   let agent: Agent
   let journal: Journal
 
-  init(_ folder: FilePath, _ server: FakeServer, _ engine: ScriptedEngine, token: String? = "join") throws {
+  init(_ folder: FilePath, _ server: FakeServer, _ engine: any ExecutionEngine, token: String? = "join")
+    throws
+  {
     self.folder = folder
     self.server = server
-    self.engine = engine
     let store = StorePaths(folder.appending("store"))
     try store.make()
     var identity = WireWorkerIdentity()
@@ -40,7 +40,8 @@ private struct World {
 
 /// Runs an agent for the length of `body`, then makes it go at once.
 private func withAgent(
-  _ folder: FilePath, _ server: FakeServer, _ engine: ScriptedEngine, _ body: (World) async throws -> Void
+  _ folder: FilePath, _ server: FakeServer, _ engine: any ExecutionEngine,
+  _ body: (World) async throws -> Void
 ) async throws {
   let world = try World(folder, server, engine)
   let running = Task { await world.agent.run() }
@@ -146,7 +147,9 @@ private func withAgent(
         server.order(3, "true") { $0.priority = 1 }
         try await eventually("O") { server.letters(2) == "CO" && server.letters(3) == "CO" }
         engine.end(AttemptID(task: 1, assignment: 1), Exit(code: 0))
-        try await eventually("all") { (1...3 as ClosedRange<Int64>).allSatisfy { server.letters($0).hasSuffix("US") } }
+        try await eventually("all") {
+          (1...3 as ClosedRange<Int64>).allSatisfy { server.letters($0).hasSuffix("US") }
+        }
         #expect(server.last(3).at <= server.last(2).at)
       }
     }
@@ -299,7 +302,9 @@ private func withAgent(
         server.order(1, "hold")
         server.order(2, "hold")
         server.order(3, "true")
-        try await eventually("R") { server.letters(1) == "CR" && server.letters(2) == "CR" && server.letters(3) == "CO" }
+        try await eventually("R") {
+          server.letters(1) == "CR" && server.letters(2) == "CR" && server.letters(3) == "CO"
+        }
       }
       engine.say(AttemptID(task: 1, assignment: 1), "between agents")
       engine.end(AttemptID(task: 1, assignment: 1), Exit(code: 4))
@@ -393,6 +398,32 @@ private func withAgent(
         try await eventually("F") { server.letters(1) == "CF" && server.letters(2) == "CF" }
         #expect(server.last(1).reason == "refused" && server.last(1).message.contains("--privileged"))
         #expect(server.last(2).reason == "refused" && server.last(2).message.contains("alpine"))
+      }
+    }
+  }
+
+  @Test("real processes: every one ends once, with its words and its code")
+  func realProcesses() async throws {
+    try await withFolder { folder in
+      let server = FakeServer(concurrency: 4, prefetch: 8)
+      let engine = ProcessEngine(store: folder.appending("store"), executable: Bench.worker)
+      try await withAgent(folder, server, engine) { world in
+        for task in 1...200 as ClosedRange<Int64> {
+          server.order(task, task % 10 == 0 ? "sh -c 'echo \(task); exit 3'" : "true")
+        }
+        try await eventually("all ended", within: .seconds(60)) {
+          (1...200 as ClosedRange<Int64>).allSatisfy {
+            server.letters($0).hasSuffix($0 % 10 == 0 ? "VF" : "US")
+          }
+        }
+        #expect(server.out(50) == "50\n")
+        #expect(server.last(50).exitCode == 3)
+        server.order(500, "sleep 600")
+        try await eventually("R") { server.letters(500) == "CR" }
+        server.revoke(500, .cancel)
+        try await eventually("X") { server.letters(500) == "CRX" }
+        try await eventually("clean") { world.journal.state.held.isEmpty }
+        #expect(try await engine.held().isEmpty)
       }
     }
   }

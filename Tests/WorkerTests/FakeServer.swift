@@ -92,7 +92,9 @@ final class FakeServer: Sendable {
   }
   var isConnected: Bool { state.withLock { $0.link != nil } }
 
-  fileprivate func answer(_ method: ScitqProtocol.Method, _ request: any Message) throws(CallError) -> any Message {
+  fileprivate func answer(_ method: ScitqProtocol.Method, _ request: any Message) throws(CallError)
+    -> any Message
+  {
     try state.withLock { state throws(CallError) in
       switch (method, request) {
       case (.reconcile, let request as WireReconcile):
@@ -294,7 +296,9 @@ final class ScriptedEngine: ExecutionEngine {
   }
 
   func isRunning(_ task: Int64) -> Bool {
-    attempts.withLock { $0.contains { $0.key.task == TaskID(task) && $0.value.isStarted && $0.value.exit == nil } }
+    attempts.withLock {
+      $0.contains { $0.key.task == TaskID(task) && $0.value.isStarted && $0.value.exit == nil }
+    }
   }
 
   var count: Int { attempts.withLock { $0.count } }
@@ -314,7 +318,8 @@ final class ScriptedEngine: ExecutionEngine {
     return attempts.withLock { $0[id]?.exit }
   }
 
-  func output(of attempt: AttemptID, from offsets: LogOffsets) -> AsyncThrowingStream<OutputChunk, any Error> {
+  func output(of attempt: AttemptID, from offsets: LogOffsets) -> AsyncThrowingStream<OutputChunk, any Error>
+  {
     let (stream, continuation) = AsyncThrowingStream<OutputChunk, any Error>.makeStream()
     let reader = Task {
       _ = await ended(attempt)
@@ -348,4 +353,3 @@ final class ScriptedEngine: ExecutionEngine {
     attempts.withLock { $0.mapValues { !$0.isStarted ? .created : $0.exit == nil ? .running : .ended } }
   }
 }
-

@@ -28,7 +28,8 @@ private func history(_ seed: UInt64, length: Int) -> [JournalRecord] {
     case 3..<7:
       guard let one = living.randomElement(using: &random) else { continue }
       sequence += 1
-      records.append(.report(one, sequence: sequence, isFinal: .random(using: &random), [1, 2, UInt8(sequence & 255)]))
+      records.append(
+        .report(one, sequence: sequence, isFinal: .random(using: &random), [1, 2, UInt8(sequence & 255)]))
     case 7..<9:
       acknowledged = Int64.random(in: acknowledged...sequence, using: &random)
       records.append(.acknowledged(acknowledged))

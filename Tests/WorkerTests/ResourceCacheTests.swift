@@ -115,7 +115,9 @@ private final class Source: Sendable {
       let cache = try source.cache(folder.appending("cache"))
       await withTaskGroup(of: Void.self) { group in
         for _ in 0..<8 {
-          group.addTask { await #expect(throws: ExecutionFailure.self) { try await cache.acquire(file.string) } }
+          group.addTask {
+            await #expect(throws: ExecutionFailure.self) { try await cache.acquire(file.string) }
+          }
         }
       }
       source.failure.withLock { $0 = nil }

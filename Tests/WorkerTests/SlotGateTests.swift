@@ -7,7 +7,9 @@ import Testing
   private func id(_ task: Int) -> AttemptID { AttemptID(task: TaskID(Int64(task)), assignment: 1) }
   private let host = SlotGate.Load(weight: 1, cpu: 8, memory: 64, gpu: 2)
 
-  @Test("never more runs than fits, unless it is alone; everybody runs in the end", arguments: 0..<100 as Range<UInt64>)
+  @Test(
+    "never more runs than fits, unless it is alone; everybody runs in the end",
+    arguments: 0..<100 as Range<UInt64>)
   func fits(seed: UInt64) {
     var random = Seeded(seed)
     var gate = SlotGate(slots: 4, host: host)
@@ -27,7 +29,8 @@ import Testing
         let one = id(next)
         let load = SlotGate.Load(
           weight: [0.1, 0.25, 1, 2, 6].randomElement(using: &random)!,
-          cpu: Double(Int.random(in: 0...10, using: &random)), memory: Int64.random(in: 0...70, using: &random),
+          cpu: Double(Int.random(in: 0...10, using: &random)),
+          memory: Int64.random(in: 0...70, using: &random),
           gpu: UInt32.random(in: 0...3, using: &random))
         loads[one] = load
         if gate.enter(one, load) {

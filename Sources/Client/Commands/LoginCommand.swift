@@ -21,19 +21,8 @@ struct LoginCommand: ClientCommand {
   }
 
   func run(_ client: Client) async throws {
-    var name = user ?? ""
+    let (username, secret) = try credentials()
     do {
-      let password: String
-      if passwordStdin {
-        password = try Secrets.lines(1)[0]
-      } else {
-        guard let prompt = Prompt.open() else {
-          throw Failure("there is no terminal to ask for the password on; give --user and --password-stdin")
-        }
-        if name.isEmpty { name = try prompt.ask("Username: ") }
-        password = try prompt.askSecretly("Password: ")
-      }
-      let (username, secret) = (name, password)
       let answer = try await client.connected(token: nil) { session in
         try await session.call(.login, .with { ($0.username, $0.password) = (username, secret) })
       }
@@ -42,11 +31,20 @@ struct LoginCommand: ClientCommand {
         json: .object([.init("token", .string(answer.token)), .init("expires_at", Moment.json(answer.expiresAt))]),
         quiet: answer.token + "\n")
     } catch let error as CallError {
-      throw LoginFailure(error, user: name, at: Moment.now(), zone: client.style.zone)
+      throw LoginFailure(error, user: username, at: Moment.now(), zone: client.style.zone)
     } catch let error as Failure {
       let unavailable = CallError(.unavailable, error.description)
-      throw LoginFailure(unavailable, user: name, at: Moment.now(), zone: client.style.zone)
+      throw LoginFailure(unavailable, user: username, at: Moment.now(), zone: client.style.zone)
     }
+  }
+
+  private func credentials() throws -> (username: String, password: String) {
+    if passwordStdin { return (user ?? "", try Secrets.lines(1)[0]) }
+    guard let prompt = Prompt.open() else {
+      throw Failure("there is no terminal to ask for the password on; give --user and --password-stdin")
+    }
+    let name = try user ?? prompt.ask("Username: ")
+    return (name, try prompt.askSecretly("Password: "))
   }
 }
 

@@ -51,7 +51,7 @@ struct UserCommand: AsyncParsableCommand {
       request.email = email
       request.password = password
       request.admin = admin
-      let (asked) = request
+      let asked = request
       let user = try await client.connected { try await $0.call(.createUser, asked) }
       try client.put(
         text: "user \(user.id) created\n", json: UserRendering.json(user), quiet: "\(user.id)\n")
@@ -124,8 +124,13 @@ struct UserCommand: AsyncParsableCommand {
       request.newPassword = new
       let wanted = request
       // The current password is proof enough, whatever has become of a token; without it an admin's token is the proof.
-      _ = try await client.connected(token: current.isEmpty ? client.token : nil) { session in
-        try await session.call(.changePassword, wanted)
+      do {
+        _ = try await client.connected(token: current.isEmpty ? client.token : nil) { session in
+          try await session.call(.changePassword, wanted)
+        }
+      } catch let error as CallError where error.code == .unauthenticated && !current.isEmpty {
+        // No token was shown, so logging in again is not what helps.
+        throw Failure("the password was not changed: the name or the current password is wrong")
       }
       try client.put(
         text: "the password of \(Escaping.printable(username)) is changed\n",

@@ -71,7 +71,8 @@ package enum Authority {
         )
       }
       guard pair.certificate.publicKey == pair.key.publicKey else {
-        throw AuthorityError("\(keyPath) is not the key of \(certificatePath); restore the two that belong together.")
+        throw AuthorityError(
+          "\(keyPath) is not the key of \(certificatePath); restore the two that belong together.")
       }
       guard pair.certificate.notValidAfter > now else {
         throw AuthorityError(
@@ -82,7 +83,9 @@ package enum Authority {
     }
   }
 
-  private static func loadServer(_ directory: FilePath, authority: Pair, names: [String], now: Date) throws -> Pair {
+  private static func loadServer(_ directory: FilePath, authority: Pair, names: [String], now: Date) throws
+    -> Pair
+  {
     let certificatePath = directory.appending("server.pem")
     let keyPath = directory.appending("server.key")
     if let certificateText = try PrivateFolder.readIfPresent(certificatePath),
@@ -102,7 +105,8 @@ package enum Authority {
     // The key first: a certificate whose key does not belong to it is made anew by the next start.
     try PrivateFolder.write(pair.key.serializeAsPEM().pemString, to: keyPath, mode: .ownerReadWrite)
     try PrivateFolder.write(
-      pair.certificate.serializeAsPEM().pemString, to: certificatePath, mode: [.ownerReadWrite, .groupRead, .otherRead])
+      pair.certificate.serializeAsPEM().pemString, to: certificatePath,
+      mode: [.ownerReadWrite, .groupRead, .otherRead])
     return pair
   }
 
@@ -147,7 +151,8 @@ package enum Authority {
         try ExtendedKeyUsage([.serverAuth])
         SubjectAlternativeNames(try names.map(generalName))
         SubjectKeyIdentifier(hash: key.publicKey)
-        AuthorityKeyIdentifier(keyIdentifier: SubjectKeyIdentifier(hash: authority.key.publicKey).keyIdentifier)
+        AuthorityKeyIdentifier(
+          keyIdentifier: SubjectKeyIdentifier(hash: authority.key.publicKey).keyIdentifier)
       },
       issuerPrivateKey: authority.key)
     return Pair(certificate: certificate, key: key)
@@ -164,7 +169,8 @@ package enum Authority {
   private static func generalName(_ name: String) throws -> GeneralName {
     if let address = IPAddress.bytes(name) { return .ipAddress(ASN1OctetString(contentBytes: address[...])) }
     guard name.utf8.allSatisfy({ $0 > 32 && $0 < 127 }) else {
-      throw AuthorityError("\"\(name)\" cannot stand in a certificate; a host name has letters, digits, hyphens and dots.")
+      throw AuthorityError(
+        "\"\(name)\" cannot stand in a certificate; a host name has letters, digits, hyphens and dots.")
     }
     return .dnsName(name)
   }
@@ -199,9 +205,13 @@ package enum Authority {
       // It refuses a key that does not belong to the first certificate.
       _ = try NIOSSLContext(configuration: configuration)
     } catch {
-      throw AuthorityError("\(keyPath) is not the key of the first certificate in \(certificatePath); name the two that belong together.")
+      throw AuthorityError(
+        "\(keyPath) is not the key of the first certificate in \(certificatePath); name the two that belong together."
+      )
     }
-    let documents = try chain.map { PEMDocument(type: "CERTIFICATE", derBytes: try $0.toDERBytes()).pemString }
+    let documents = try chain.map {
+      PEMDocument(type: "CERTIFICATE", derBytes: try $0.toDERBytes()).pemString
+    }
     return ServerIdentity(
       certificateChainPEM: documents, privateKeyPEM: keyText, authorityPEM: documents[documents.count - 1],
       fingerprint: Secret.hexadecimal(Array(SHA256.hash(data: try last.toDERBytes()))))

@@ -65,7 +65,8 @@ package struct PasswordHash: Sendable {
       try await pool.perform {
         Result {
           let salt = Secret.randomBytes(16)
-          return Self.encode(cost, salt: salt, hash: try Self.derive(password, salt: salt, cost: cost, bytes: 32))
+          return Self.encode(
+            cost, salt: salt, hash: try Self.derive(password, salt: salt, cost: cost, bytes: 32))
         }
       }.get()
     }

@@ -19,7 +19,9 @@ package enum Secret {
   package static func make(_ kind: Kind) -> String { kind.rawValue + base64url(randomBytes(32)) }
 
   /// What is stored for a token: the SHA-256 of all of it, in hexadecimal. A token is random, so it needs no salt.
-  package static func hash(_ token: String) -> String { hexadecimal(Array(SHA256.hash(data: Array(token.utf8)))) }
+  package static func hash(_ token: String) -> String {
+    hexadecimal(Array(SHA256.hash(data: Array(token.utf8))))
+  }
 
   /// Whether the text has the form of a token of the kind. What has not needs no look into the database.
   package static func isWellFormed(_ token: String, _ kind: Kind) -> Bool {
@@ -64,6 +66,7 @@ package enum Secret {
   }
 
   private static func base64url(_ bytes: [UInt8]) -> String {
-    Data(bytes).base64EncodedString().replacing("+", with: "-").replacing("/", with: "_").replacing("=", with: "")
+    Data(bytes).base64EncodedString().replacing("+", with: "-").replacing("/", with: "_").replacing(
+      "=", with: "")
   }
 }

@@ -18,7 +18,8 @@ extension Configuration {
     do {
       text = try String(contentsOfFile: path, encoding: .utf8)
     } catch {
-      let reason = FileManager.default.fileExists(atPath: path) ? "cannot be read as UTF-8 text" : "does not exist"
+      let reason =
+        FileManager.default.fileExists(atPath: path) ? "cannot be read as UTF-8 text" : "does not exist"
       throw ConfigurationError(file: path, key: "", message: "the file \(reason)")
     }
     return try parse(text, file: path, environment: environment)
@@ -45,7 +46,9 @@ extension Configuration {
     var result = Configuration()
 
     let server = try root.section("server")
-    try server.value("listen", &result.server.listen, "host:port, such as 0.0.0.0:50051") { ListenAddress($0) }
+    try server.value("listen", &result.server.listen, "host:port, such as 0.0.0.0:50051") {
+      ListenAddress($0)
+    }
     try server.text("data_dir", &result.server.dataDir)
     try server.text("name", &result.server.name)
     try server.text("certificate", &result.server.certificate)
@@ -80,7 +83,8 @@ extension Configuration {
     ) { $0.hasPrefix("-") && !$0.contains("=") && !$0.contains(" ") }
     if result.workers.beatInterval * 2 > result.workers.offlineTimeout {
       throw workers.error(
-        "offline_timeout", "is less than two beats; make it at least twice beat_interval, or one late beat loses a worker")
+        "offline_timeout",
+        "is less than two beats; make it at least twice beat_interval, or one late beat loses a worker")
     }
     try workers.finish()
 
@@ -101,17 +105,21 @@ extension Configuration {
     return result
   }
 
-  private static func remotes(_ section: ConfigurationSection) throws(ConfigurationError) -> [String: [String: String]] {
+  private static func remotes(_ section: ConfigurationSection) throws(ConfigurationError) -> [String: [String:
+    String]]
+  {
     var remotes: [String: [String: String]] = [:]
     for name in section.givenKeys {
-      let isName = !name.isEmpty && name.utf8.allSatisfy {
-        switch $0 {
-        case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
-          UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "-"), UInt8(ascii: "_"):
-          true
-        default: false
+      let isName =
+        !name.isEmpty
+        && name.utf8.allSatisfy {
+          switch $0 {
+          case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+            UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "-"), UInt8(ascii: "_"):
+            true
+          default: false
+          }
         }
-      }
       guard isName, !name.hasPrefix("-") else {
         throw section.error(
           name, "is no name for a remote; use letters, digits, - and _, and begin with none of - ")
@@ -155,7 +163,8 @@ enum ByteSize {
       "": 1, "b": 1, "kb": 1000, "mb": 1_000_000, "gb": 1_000_000_000, "tb": 1_000_000_000_000,
       "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40,
     ]
-    guard let unit = units[text.dropFirst(digits.count).trimmingCharacters(in: .whitespaces).lowercased()] else {
+    guard let unit = units[text.dropFirst(digits.count).trimmingCharacters(in: .whitespaces).lowercased()]
+    else {
       return nil
     }
     let (product, overflow) = number.multipliedReportingOverflow(by: unit)

@@ -37,7 +37,8 @@ package struct Configuration: Sendable, Equatable {
     package var maxLosses = 5
     /// Options for the container engine that tasks may use. None of the default ones reaches out of the container.
     package var allowedContainerOptions = [
-      "--add-host", "--cap-drop", "--entrypoint", "--hostname", "--init", "--platform", "--read-only", "--shm-size",
+      "--add-host", "--cap-drop", "--entrypoint", "--hostname", "--init", "--platform", "--read-only",
+      "--shm-size",
       "--stop-signal", "--tmpfs", "--ulimit", "--user", "--workdir",
     ]
   }
@@ -88,7 +89,8 @@ package struct ListenAddress: Sendable, Equatable, CustomStringConvertible {
     } else if host.contains(":") {
       return nil
     }
-    guard !host.isEmpty, !host.contains(where: { $0.isWhitespace || $0 == "/" || $0 == "[" || $0 == "]" }) else {
+    guard !host.isEmpty, !host.contains(where: { $0.isWhitespace || $0 == "/" || $0 == "[" || $0 == "]" })
+    else {
       return nil
     }
     self.init(host: String(host), port: port)

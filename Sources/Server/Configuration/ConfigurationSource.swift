@@ -17,14 +17,16 @@ final class ConfigurationSource {
     do {
       node = try Yams.compose(yaml: text)
     } catch let error as YamlError {
-      throw ConfigurationError(file: file, line: Self.line(of: error), key: "", message: Self.sentence(of: error))
+      throw ConfigurationError(
+        file: file, line: Self.line(of: error), key: "", message: Self.sentence(of: error))
     } catch {
       throw ConfigurationError(file: file, key: "", message: "is no valid YAML")
     }
     guard let node, !Self.isNull(node) else { return nil }
     guard case .mapping(let mapping) = node else {
       throw ConfigurationError(
-        file: file, line: node.mark?.line, key: "", message: "must hold sections such as server: and workers:")
+        file: file, line: node.mark?.line, key: "", message: "must hold sections such as server: and workers:"
+      )
     }
     return mapping
   }
@@ -34,7 +36,9 @@ final class ConfigurationSource {
   }
 
   static func isNull(_ node: Node) -> Bool {
-    guard case .scalar(let scalar) = node, scalar.style == .plain || scalar.style == .any else { return false }
+    guard case .scalar(let scalar) = node, scalar.style == .plain || scalar.style == .any else {
+      return false
+    }
     return ["", "~", "null", "Null", "NULL"].contains(scalar.string)
   }
 
@@ -65,9 +69,12 @@ final class ConfigurationSource {
       let split = inner.range(of: ":-")
       let name = String(inner[..<(split?.lowerBound ?? inner.endIndex)])
       guard let first = name.utf8.first, !(48...57).contains(first),
-        name.utf8.allSatisfy({ $0 == 95 || (48...57).contains($0) || (65...90).contains($0) || (97...122).contains($0) })
+        name.utf8.allSatisfy({
+          $0 == 95 || (48...57).contains($0) || (65...90).contains($0) || (97...122).contains($0)
+        })
       else {
-        throw fail("has ${…} without the name of a variable; write ${NAME} or ${NAME:-default}, and $$ for $ itself")
+        throw fail(
+          "has ${…} without the name of a variable; write ${NAME} or ${NAME:-default}, and $$ for $ itself")
       }
       // As in a shell, `:-` also stands in for a variable that is empty.
       if let value = environment[name], split == nil || !value.isEmpty {
@@ -208,7 +215,9 @@ final class ConfigurationSection {
     guard mayBeEmpty || !text.isEmpty else {
       throw error(key, "is empty; write text, or leave the line out for the default")
     }
-    guard !text.unicodeScalars.contains(where: { $0.value == 0 }) else { throw error(key, "holds a zero byte") }
+    guard !text.unicodeScalars.contains(where: { $0.value == 0 }) else {
+      throw error(key, "holds a zero byte")
+    }
     value = text
   }
 

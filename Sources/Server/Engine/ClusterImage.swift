@@ -47,7 +47,8 @@ struct ClusterImage: Sendable {
     let live = try HotStatement(
       db,
       """
-      SELECT \(TaskRow.selection), task_spec.cpu, task_spec.memory_bytes, task_spec.disk_bytes, task_spec.gpu
+      SELECT \(TaskRow.selection), task_spec.cpu, task_spec.memory_bytes, task_spec.disk_bytes, task_spec.gpu,
+        task_spec.container
       FROM task JOIN task_spec ON task_spec.id = task.spec_id
       WHERE task.status IN ('I', 'W', 'P', 'A', 'C', 'D', 'O', 'R', 'U', 'V', 'Z') AND task.status <> 'S'
       ORDER BY task.id
@@ -63,7 +64,7 @@ struct ClusterImage: Sendable {
       needs.gpu = UInt32(clamping: rest.integer())
       var row = TaskRow(columns)
       row.unmet = Int32(unmet[row.id]?.count ?? 0)
-      tasks.append((row, Needs(needs)))
+      tasks.append((row, Needs(needs, container: rest.text())))
     }
     self.tasks = tasks
   }

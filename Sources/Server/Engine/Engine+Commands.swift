@@ -95,7 +95,8 @@ extension Engine {
 extension Database {
   func needs(_ spec: Int64) throws -> Needs {
     let row = try Row.fetchOne(
-      self, sql: "SELECT cpu, memory_bytes, disk_bytes, gpu FROM task_spec WHERE id = ?", arguments: [spec])
+      self, sql: "SELECT cpu, memory_bytes, disk_bytes, gpu, container FROM task_spec WHERE id = ?",
+      arguments: [spec])
     var needs = WireNeeds()
     if let row {
       needs.cpu = row["cpu"]
@@ -103,6 +104,6 @@ extension Database {
       needs.diskBytes = row["disk_bytes"]
       needs.gpu = UInt32(clamping: row["gpu"] as Int64)
     }
-    return Needs(needs)
+    return Needs(needs, container: row?["container"] ?? "")
   }
 }

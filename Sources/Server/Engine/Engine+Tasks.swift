@@ -35,7 +35,7 @@ extension Engine {
     var runs: [(status: TaskStatus, first: Int64, last: Int64)] = []
     for task in submission.tasks {
       if previous == nil || previous!.spec != task.spec {
-        previous = (task.spec, nextSpec, Needs(task.spec.needs))
+        previous = (task.spec, nextSpec, Needs(task.spec.needs, container: task.spec.container))
         batch.specs.append((nextSpec, task.spec))
         nextSpec += 1
       }

@@ -92,17 +92,26 @@ struct WorkerRow: Sendable {
       capacity: Needs(
         cpuMilli: Int32(clamping: Int64((host.cpu * 1000).rounded())),
         memoryMiB: Int32(clamping: host.memoryBytes >> 20), diskMiB: Int32(clamping: host.diskBytes >> 20),
-        gpu: Int32(clamping: host.gpu)),
+        gpu: Int32(clamping: host.gpu), engines: EngineSet(host.engines)),
       isConnected: isConnected, isDraining: status == .draining)
+  }
+}
+
+extension EngineSet {
+  /// By the names that a worker gives.
+  init(_ names: [String]) {
+    self = names.contains("bare") ? .processes : []
+    if names.contains(where: { $0 == "docker" || $0 == "podman" }) { insert(.containers) }
   }
 }
 
 extension Needs {
   /// Rounded up, so that a task never gets less than it stated.
-  init(_ needs: WireNeeds) {
+  init(_ needs: WireNeeds, container: String) {
     self.init(
       cpuMilli: Int32(clamping: Int64((needs.cpu * 1000).rounded(.up))),
       memoryMiB: Int32(clamping: (needs.memoryBytes + (1 << 20) - 1) >> 20),
-      diskMiB: Int32(clamping: (needs.diskBytes + (1 << 20) - 1) >> 20), gpu: Int32(clamping: needs.gpu))
+      diskMiB: Int32(clamping: (needs.diskBytes + (1 << 20) - 1) >> 20), gpu: Int32(clamping: needs.gpu),
+      engines: container.isEmpty || container == "bare" ? .processes : .containers)
   }
 }

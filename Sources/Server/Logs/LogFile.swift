@@ -83,7 +83,8 @@ struct LogFile {
   func write(_ bytes: UnsafeRawBufferPointer, at offset: Int64) -> (written: Int, error: SystemError?) {
     var done = 0
     while done < bytes.count {
-      let result = pwrite(descriptor, bytes.baseAddress! + done, bytes.count - done, off_t(offset) + off_t(done))
+      let result = pwrite(
+        descriptor, bytes.baseAddress! + done, bytes.count - done, off_t(offset) + off_t(done))
       if result > 0 {
         done += result
       } else if result == 0 {
@@ -106,7 +107,8 @@ struct LogFile {
     var failure: SystemError?
     let bytes = [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
       while filled < count {
-        let result = pread(descriptor, buffer.baseAddress! + filled, count - filled, off_t(offset) + off_t(filled))
+        let result = pread(
+          descriptor, buffer.baseAddress! + filled, count - filled, off_t(offset) + off_t(filled))
         if result > 0 {
           filled += result
         } else if result == 0 {

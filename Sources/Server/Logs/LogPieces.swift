@@ -80,7 +80,9 @@ struct GapList: Equatable, Sendable {
   func containing(_ offset: Int64) -> LogGap? { gaps.first { $0.range.contains(offset) } }
 
   /// Where the first gap behind the offset begins.
-  func nextStart(after offset: Int64) -> Int64? { gaps.first { $0.range.lowerBound > offset }?.range.lowerBound }
+  func nextStart(after offset: Int64) -> Int64? {
+    gaps.first { $0.range.lowerBound > offset }?.range.lowerBound
+  }
 
   var end: Int64 { gaps.last?.range.upperBound ?? 0 }
   var isEmpty: Bool { gaps.isEmpty }

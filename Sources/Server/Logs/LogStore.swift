@@ -66,7 +66,9 @@ package actor LogStore {
     task: TaskID, stream: LogStream, offset: Int64, bytes: some Collection<UInt8> & Sendable
   ) async -> Int64 {
     let result = await use(task) { log in
-      bytes.withContiguousStorageIfAvailable { log.append(UnsafeRawBufferPointer($0), to: stream, at: offset) }
+      bytes.withContiguousStorageIfAvailable {
+        log.append(UnsafeRawBufferPointer($0), to: stream, at: offset)
+      }
         ?? Array(bytes).withUnsafeBytes { log.append($0, to: stream, at: offset) }
     }
     if let failure = result.failure {
@@ -187,7 +189,9 @@ package actor LogStore {
 
   /// The bytes of a stream from an offset on, at most `max` and at most 256 KiB; nil at the end of what is stored. Where
   /// bytes were lost the piece is a line that says so: go on at its `next`.
-  package func read(task: TaskID, stream: LogStream, from offset: Int64, max: Int = 256 * 1024) async throws -> LogPiece? {
+  package func read(task: TaskID, stream: LogStream, from offset: Int64, max: Int = 256 * 1024) async throws
+    -> LogPiece?
+  {
     var position = LogPosition()
     position[stream] = Swift.max(0, offset)
     return try await piece(of: task, at: position, stream: stream, max: max).piece
@@ -298,7 +302,8 @@ package actor LogStore {
     if entries.count > Self.maxEntries, clock >= nextForgetting {
       nextForgetting = clock + UInt64(Self.maxEntries / 8)
       let idle = entries.filter {
-        $0.value.log.pins.load(ordering: .relaxed) == 0 && $0.value.log.openFiles.load(ordering: .relaxed) == 0
+        $0.value.log.pins.load(ordering: .relaxed) == 0
+          && $0.value.log.openFiles.load(ordering: .relaxed) == 0
           && !$0.value.log.holdsUnrecorded.load(ordering: .relaxed)
       }
       for (task, _) in idle.sorted(by: { $0.value.lastUse < $1.value.lastUse })

@@ -52,7 +52,8 @@ extension TaskLog {
         return LogPiece(stream: stream, offset: offset, bytes: contents, next: member.range.upperBound)
       }
       let from = Int(offset - member.range.lowerBound)
-      let to = min(contents.count, from + limit, Int(min(end, member.range.upperBound) - member.range.lowerBound))
+      let to = min(
+        contents.count, from + limit, Int(min(end, member.range.upperBound) - member.range.lowerBound))
       guard from < to else { throw SystemError(number: 5) }
       return LogPiece(
         stream: stream, offset: offset, bytes: Array(contents[from..<to]), next: offset + Int64(to - from))

@@ -26,7 +26,10 @@ final class TaskLog: Sendable {
     var wrote = false
   }
 
-  enum Backing { case unknown, absent, raw, compressed(CompressedLog) }
+  enum Backing {
+    case unknown, absent, raw
+    case compressed(CompressedLog)
+  }
 
   struct Stream {
     var backing: Backing = .unknown
@@ -109,7 +112,9 @@ final class TaskLog: Sendable {
       }
       state[stream].length += Int64(written)
       if let failure, !failure.isShortage {
-        lose(length + Int64(written)..<length + Int64(new.count), of: stream, because: failure.description, &state)
+        lose(
+          length + Int64(written)..<length + Int64(new.count), of: stream, because: failure.description,
+          &state)
       } else if state[stream].gapsUnrecorded {
         recordGaps(&state)
       }
@@ -304,7 +309,8 @@ final class TaskLog: Sendable {
 
   // MARK: What is lost
 
-  private func lose(_ range: Range<Int64>, of stream: LogStream, because reason: String, _ state: inout State) {
+  private func lose(_ range: Range<Int64>, of stream: LogStream, because reason: String, _ state: inout State)
+  {
     guard !range.isEmpty else { return }
     state[stream].gaps.insert(LogGap(range: range, reason: reason))
     state[stream].gapsUnrecorded = true
@@ -330,7 +336,9 @@ final class TaskLog: Sendable {
   /// Over the limit, what lies between the head and the newest part is dropped.
   private func dropMiddle(of stream: LogStream, _ state: inout State) {
     let length = state[stream].length
-    guard length > limits.maxBytes, case .raw = state[stream].backing, let file = state[stream].file else { return }
+    guard length > limits.maxBytes, case .raw = state[stream].backing, let file = state[stream].file else {
+      return
+    }
     let tail = max(limits.granule, limits.maxBytes - limits.head - limits.granule)
     let cut = (length - tail) / limits.granule * limits.granule
     let known = state[stream].gaps.containing(limits.head)?.range.upperBound ?? limits.head

@@ -170,16 +170,21 @@ extension Agent {
   }
 
   /// Waits for the end; kills what takes longer than its limit.
-  private func exit(_ attempt: Attempt, _ engine: any ExecutionEngine) async throws(ExecutionFailure) -> Exit {
+  private func exit(_ attempt: Attempt, _ engine: any ExecutionEngine) async throws(ExecutionFailure) -> Exit
+  {
     let id = attempt.id
     let limit = attempt.spec.runTimeoutMs
     guard limit > 0 else { return try await engine.exit(of: id) }
-    let started = attempt.lastReport?.status == TaskStatus.running.rawValue ? attempt.lastReport!.at : Clock.microseconds()
+    let started =
+      attempt.lastReport?.status == TaskStatus.running.rawValue
+      ? attempt.lastReport!.at : Clock.microseconds()
     let left = max(0, limit * 1000 - (Clock.microseconds() - started))
     let grace = grace
     let (exit, isLate) = await withTaskGroup(of: Result<Exit, ExecutionFailure>?.self) { group in
       group.addTask {
-        do throws(ExecutionFailure) { return .success(try await engine.exit(of: id)) } catch { return .failure(error) }
+        do throws(ExecutionFailure) { return .success(try await engine.exit(of: id)) } catch {
+          return .failure(error)
+        }
       }
       group.addTask {
         guard (try? await Task.sleep(for: .microseconds(left))) != nil else { return nil }
@@ -197,7 +202,8 @@ extension Agent {
     let late = ExecutionFailure(.timeout, "the run took longer than its limit of \(Self.span(limit))")
     // Killed at the very moment it ended by itself is ended by itself.
     switch exit {
-    case .success(let exit)? where !isLate && !(exit.signal != nil && Clock.microseconds() - started >= limit * 1000):
+    case .success(let exit)?
+    where !isLate && !(exit.signal != nil && Clock.microseconds() - started >= limit * 1000):
       return exit
     case .failure(let error)? where !isLate: throw error
     default: throw late
@@ -297,7 +303,8 @@ extension Agent {
   /// Removes what is left of attempts that are over, and forgets them.
   func clean(_ ids: [AttemptID]) async {
     let over = ids.compactMap { attempts[$0] }.filter { !$0.isDriven }.map {
-      Over(id: $0.id, engine: $0.engine, folders: $0.folders, leases: $0.leases, hadFiles: $0.wantsStaging,
+      Over(
+        id: $0.id, engine: $0.engine, folders: $0.folders, leases: $0.leases, hadFiles: $0.wantsStaging,
         kill: $0.revocation == .kill ? grace : nil)
     }
     await Self.remove(over, stager)
@@ -344,21 +351,24 @@ extension Agent {
     }
   }
 
-  private enum Race<Value: Sendable>: Sendable { case done(Value), failed(any Error), interrupted, late }
+  private enum Race<Value: Sendable>: Sendable {
+    case done(Value)
+    case failed(any Error)
+    case interrupted, late
+  }
 
   /// Does something that ends early when the attempt is revoked or the limit passes (milliseconds; 0: none).
   private func interruptible<Value: Sendable>(
     _ attempt: Attempt, limit: Int64, phase: String, _ work: @escaping @Sendable () async throws -> Value
   ) async throws(Stop) -> Value {
     try check(attempt)
-    let wakeup = Wakeup()
-    attempt.interrupt = wakeup
+    let id = attempt.id
     let race = await withTaskGroup(of: Race<Value>.self, returning: Race<Value>.self) { group in
       group.addTask {
         do { return .done(try await work()) } catch { return .failed(error) }
       }
       group.addTask {
-        await wakeup.wait()
+        await self.untilStopped(id)
         return .interrupted
       }
       if limit > 0 {
@@ -386,6 +396,16 @@ extension Agent {
       try check(attempt)
       throw .closing
     case .late: throw .failed(.timeout, "the \(phase) took longer than its limit of \(Self.span(limit))")
+    }
+  }
+
+  /// Until the attempt is revoked or the agent ends. It is woken for other things too, such as logs that have arrived,
+  /// and those are no reason to stop what it does.
+  private func untilStopped(_ id: AttemptID) async {
+    while let attempt = attempts[id], attempt.revocation == nil, ending == nil, !Task.isCancelled {
+      let wakeup = Wakeup()
+      attempt.interrupt = wakeup
+      await wakeup.wait()
     }
   }
 
@@ -418,7 +438,8 @@ extension Agent.Verdict {
   init(_ exit: Exit) {
     if exit.outOfMemory {
       self.init(
-        status: .uploadingFailed, reason: .outOfMemory, message: "the command ran out of memory", exitCode: exit.code)
+        status: .uploadingFailed, reason: .outOfMemory, message: "the command ran out of memory",
+        exitCode: exit.code)
     } else if let signal = exit.signal {
       self.init(
         status: .uploadingFailed, reason: .signal, message: "the command was ended by signal \(signal)",
@@ -455,7 +476,8 @@ extension Launch {
     let spec = attempt.spec
     let share = Double(max(1, settings.concurrency))
     let cpus = spec.needs.cpu > 0 ? spec.needs.cpu.rounded(.up) : (host.cpu / share).rounded(.down)
-    let memory = spec.needs.memoryBytes > 0 ? Double(spec.needs.memoryBytes) : Double(host.memoryBytes) / share
+    let memory =
+      spec.needs.memoryBytes > 0 ? Double(spec.needs.memoryBytes) : Double(host.memoryBytes) / share
     let gib = memory / Double(1 << 30)
     var environment = spec.env
     environment["CPU"] = String(Int(max(1, cpus)))

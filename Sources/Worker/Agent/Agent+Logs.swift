@@ -28,7 +28,9 @@ struct LogQueue {
   static let frame = 1 << 20
   static let piece = 256 << 10
 
-  mutating func append(_ id: AttemptID, _ stream: OutputChunk.Stream, _ offset: Int64, _ bytes: ArraySlice<UInt8>) {
+  mutating func append(
+    _ id: AttemptID, _ stream: OutputChunk.Stream, _ offset: Int64, _ bytes: ArraySlice<UInt8>
+  ) {
     number += 1
     items.append(Item(id: id, stream: stream, offset: offset, bytes: bytes, number: number))
     self.bytes += bytes.count
@@ -59,7 +61,8 @@ struct LogTrim {
   /// Stands in the place of what was left out.
   var notice: [UInt8] {
     guard let tail, tail > head else { return [] }
-    return Array("\n[scitq: \(tail - head) bytes are left out here: the log is longer than \(limit) bytes]\n".utf8)
+    return Array(
+      "\n[scitq: \(tail - head) bytes are left out here: the log is longer than \(limit) bytes]\n".utf8)
   }
 }
 
@@ -79,7 +82,8 @@ extension Agent {
       let start = attempt.logs.queued
       let from = LogOffsets(out: min(start.out, out.head), err: min(start.err, err.head))
       for try await chunk in engine.output(of: id, from: from) {
-        let bytes = chunk.stream == .out ? out.take(chunk.offset, chunk.bytes) : err.take(chunk.offset, chunk.bytes)
+        let bytes =
+          chunk.stream == .out ? out.take(chunk.offset, chunk.bytes) : err.take(chunk.offset, chunk.bytes)
         try await enqueue(attempt, chunk.stream, chunk.offset, bytes)
         await tell(engine, attempt, out, err)
       }
@@ -87,7 +91,9 @@ extension Agent {
     } catch is Stop {
       return
     } catch {
-      if !Task.isCancelled { logger.warning("the log of task \(id.task) could not be read to its end: \(error)") }
+      if !Task.isCancelled {
+        logger.warning("the log of task \(id.task) could not be read to its end: \(error)")
+      }
     }
   }
 
@@ -192,7 +198,8 @@ extension Agent {
       let stream: OutputChunk.Stream = position.stream == .err ? .err : .out
       attempt.logs.stored[stream] = max(attempt.logs.stored[stream], position.offset)
       if let begin = first[id]?[stream], begin != .max, position.offset < begin {
-        logger.error("the server lacks bytes of the log of task \(id.task) that are no longer here; its log ends there")
+        logger.error(
+          "the server lacks bytes of the log of task \(id.task) that are no longer here; its log ends there")
         attempt.logs.isBroken = true
       }
     }
@@ -201,7 +208,9 @@ extension Agent {
     while var item = logQueue.items.first, item.number <= last {
       logQueue.items.removeFirst()
       logQueue.bytes -= item.bytes.count
-      guard let attempt = attempts[item.id], !attempt.logs.isBroken, attempt.revocation != .kill else { continue }
+      guard let attempt = attempts[item.id], !attempt.logs.isBroken, attempt.revocation != .kill else {
+        continue
+      }
       let have = attempt.logs.stored[item.stream]
       if item.end <= have || item.bytes.isEmpty {
         isFurther = true

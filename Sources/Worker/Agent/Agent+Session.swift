@@ -157,8 +157,10 @@ extension Agent {
     }
     wasReconciled = true
     let unsaid = Set(
-      outgoing.filter { $0.status == TaskStatus.uploading.rawValue || $0.status == TaskStatus.uploadingFailed.rawValue }
-        .map { AttemptID($0) })
+      outgoing.filter {
+        $0.status == TaskStatus.uploading.rawValue || $0.status == TaskStatus.uploadingFailed.rawValue
+      }
+      .map { AttemptID($0) })
     for attempt in attempts.values where attempt.revocation == nil {
       if attempt.status == .uploading || attempt.status == .uploadingFailed, !unsaid.contains(attempt.id) {
         // The server has the end of the command, and keeps the attempt: its outputs are wanted.

@@ -184,7 +184,9 @@ package actor Agent {
       let attempt = Attempt(id, order, store: setup.store, engines: setup.engines)
       attempt.isRestored = true
       attempts[id] = attempt
-      guard let last = held.lastReport, let report = try? WireReport(serializedBytes: last.bytes) else { continue }
+      guard let last = held.lastReport, let report = try? WireReport(serializedBytes: last.bytes) else {
+        continue
+      }
       attempt.lastReport = report
       attempt.status = TaskStatus(rawValue: report.status) ?? .assigned
       attempt.isDone = last.isFinal && last.sequence <= state.acknowledged
@@ -194,7 +196,9 @@ package actor Agent {
       if let report = try? WireReport(serializedBytes: report.bytes) { outgoing.append(report) }
     }
     if !done.isEmpty { spawn(.clean(done)) }
-    if !attempts.isEmpty { logger.notice("\(attempts.count) attempts of an earlier agent are taken up again") }
+    if !attempts.isEmpty {
+      logger.notice("\(attempts.count) attempts of an earlier agent are taken up again")
+    }
     // Folders of attempts that the journal does not know are an interrupted removal.
     let known = Set(attempts.keys.map(\.description))
     for name in Files.names(in: setup.store.tasks) where !known.contains(name) {

@@ -62,7 +62,9 @@ package struct Enrolment: Sendable {
       return .authority(pem: pem)
     }
     let kept = Files.text(store.authority)
-    if let kept, fingerprint == nil || Self.fingerprint(pem: kept) == fingerprint { return .authority(pem: kept) }
+    if let kept, fingerprint == nil || Self.fingerprint(pem: kept) == fingerprint {
+      return .authority(pem: kept)
+    }
     guard let fingerprint else { return .system }
     let presented = try await Trust.probe(server, timeout: .seconds(15))
     guard let match = presented.first(where: { $0.fingerprint.lowercased() == fingerprint }) else {

@@ -44,7 +44,8 @@ package struct HostSampler: Sendable {
       stats.networkReceivedBytesPerSecond = rate(now.received, last.received)
       stats.networkSentBytesPerSecond = rate(now.sent, last.sent)
       if now.throttled > last.throttled {
-        warnings.append("the host's cpu limit holds tasks back (throttled \(now.throttled - last.throttled) times)")
+        warnings.append(
+          "the host's cpu limit holds tasks back (throttled \(now.throttled - last.throttled) times)")
       }
     }
     for (mount, room) in disks() {

@@ -45,7 +45,8 @@ package final class Journal: Sendable {
     let bytes = Files.read(path) ?? []
     let hasMagic = bytes.starts(with: magic)
     if !hasMagic, bytes.count > magic.count {
-      throw Files.Problem(operation: "read a journal of this version from", path: path.string, code: .invalidArgument)
+      throw Files.Problem(
+        operation: "read a journal of this version from", path: path.string, code: .invalidArgument)
     }
     var length = Int64(magic.count)
     if hasMagic {
@@ -54,7 +55,8 @@ package final class Journal: Sendable {
       length += Int64(used)
       if length < bytes.count {
         logger.warning(
-          "the journal's last \(Int64(bytes.count) - length) bytes were being written when the agent ended; they are cut off")
+          "the journal's last \(Int64(bytes.count) - length) bytes were being written when the agent ended; they are cut off"
+        )
       }
     }
     do {
@@ -150,7 +152,8 @@ package final class Journal: Sendable {
         // Half a record must not stand where the next try may put a shorter one.
         try? Files.truncate(disk.file, to: disk.length, path)
         if !wasSaid {
-          logger.error("the journal \(path) cannot be written (\(error)); tried again every second until it can")
+          logger.error(
+            "the journal \(path) cannot be written (\(error)); tried again every second until it can")
           wasSaid = true
         }
         if mailbox.withLock({ $0.isClosing }) { return }

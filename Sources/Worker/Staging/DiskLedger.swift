@@ -47,7 +47,8 @@ package actor DiskLedger {
       if tenants.isEmpty || bytes > room.total - margin {
         throw ExecutionFailure(
           .disk,
-          "its files need \(Self.figure(bytes)) of disk, and of this worker's \(Self.figure(room.total)) only \(Self.figure(max(0, room.free - margin))) can be used")
+          "its files need \(Self.figure(bytes)) of disk, and of this worker's \(Self.figure(room.total)) only \(Self.figure(max(0, room.free - margin))) can be used"
+        )
       }
       arrivals += 1
       let number = arrivals

@@ -1,5 +1,5 @@
-package import Logging
 import Crypto
+package import Logging
 import NIOCore
 package import NIOPosix
 package import SystemPackage
@@ -31,7 +31,10 @@ package actor ResourceCache {
     var checkedAt: ContinuousClock.Instant?
   }
 
-  private enum Outcome { case tryAgain, failed(any Error) }
+  private enum Outcome {
+    case tryAgain
+    case failed(any Error)
+  }
 
   private final class Fetching {
     var waiters: [UInt64: (wakeup: Wakeup, outcome: Outcome?)] = [:]

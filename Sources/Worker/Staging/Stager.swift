@@ -52,13 +52,17 @@ package struct Stager: Sendable {
   }
 
   /// Everything in the output folder, to the task's place.
-  package func upload(_ spec: WireTaskSpec, _ folders: TaskFolders) async throws(TransferFailure) -> [MovedFile] {
+  package func upload(_ spec: WireTaskSpec, _ folders: TaskFolders) async throws(TransferFailure)
+    -> [MovedFile]
+  {
     try await transfer.store(
       folders.launch.output, to: TransferURI.parseOutput(spec.output), progress: nil)
   }
 
   /// Removes what is left of an attempt on the disk.
-  package func clear(_ id: AttemptID, _ folders: TaskFolders, _ leases: [ResourceCache.Lease], hadFiles: Bool) async {
+  package func clear(_ id: AttemptID, _ folders: TaskFolders, _ leases: [ResourceCache.Lease], hadFiles: Bool)
+    async
+  {
     if !folders.removeIfEmpty() {
       let root = folders.root
       try? await pool.runIfActive { Files.removeTree(root) }
@@ -93,7 +97,9 @@ package struct Stager: Sendable {
         do { try Files.linkTree(source, at: target) } catch let error as Files.Problem {
           guard error.code == .fileExists else { throw error }
           throw ExecutionFailure(
-            .input, "two resources have a file of one name, \(error.path); give one a folder of its own with |mv:FOLDER")
+            .input,
+            "two resources have a file of one name, \(error.path); give one a folder of its own with |mv:FOLDER"
+          )
         }
       }
     }
@@ -122,10 +128,13 @@ package struct Stager: Sendable {
     let count = inputs.count
     try await pool.runIfActive { () throws -> Void in
       for index in 0..<count {
-        do { try Files.mergeTree(root.appending("input.\(index)"), into: target) } catch let error as Files.Problem {
+        do { try Files.mergeTree(root.appending("input.\(index)"), into: target) } catch let error
+          as Files.Problem
+        {
           guard error.code == .fileExists else { throw error }
           throw ExecutionFailure(
-            .input, "two inputs have a file of one name, \(error.path); give one a folder of its own with |mv:FOLDER")
+            .input,
+            "two inputs have a file of one name, \(error.path); give one a folder of its own with |mv:FOLDER")
         }
       }
     }

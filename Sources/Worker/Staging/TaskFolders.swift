@@ -26,7 +26,9 @@ package struct TaskFolders: Sendable {
   package func make() throws(Files.Problem) {
     for path in made { try Files.makeFolder(path) }
     // An image's command may run as any user; the store itself is closed to others on the host.
-    if isContainer { for path in [launch.input, launch.output, launch.temp] { try Files.changeMode(path, 0o1777) } }
+    if isContainer {
+      for path in [launch.input, launch.output, launch.temp] { try Files.changeMode(path, 0o1777) }
+    }
   }
 
   /// Removes them if there is nothing in them, which costs a few calls and no look inside. False: something is.

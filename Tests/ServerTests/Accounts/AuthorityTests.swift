@@ -44,9 +44,11 @@ struct AuthorityTests {
     try await withFolder { folder in
       let now = Date()
       let first = try Authority.load(directory: folder, names: ["one"], now: now)
-      let later = try Authority.load(directory: folder, names: ["one"], now: now.addingTimeInterval(330 * 86_400))
+      let later = try Authority.load(
+        directory: folder, names: ["one"], now: now.addingTimeInterval(330 * 86_400))
       #expect(later == first)
-      let renewed = try Authority.load(directory: folder, names: ["one"], now: now.addingTimeInterval(340 * 86_400))
+      let renewed = try Authority.load(
+        directory: folder, names: ["one"], now: now.addingTimeInterval(340 * 86_400))
       #expect(renewed.certificateChainPEM[0] != first.certificateChainPEM[0])
       #expect(renewed.authorityPEM == first.authorityPEM && renewed.fingerprint == first.fingerprint)
       let renamed = try Authority.load(
@@ -63,12 +65,16 @@ struct AuthorityTests {
       let key = folder.appending("authority.key").string
       let text = try String(contentsOfFile: key, encoding: .utf8)
       try FileManager.default.removeItem(atPath: key)
-      #expect { try Authority.load(directory: folder, names: []) } throws: { "\($0)".contains("authority.key is missing") }
+      #expect { try Authority.load(directory: folder, names: []) } throws: {
+        "\($0)".contains("authority.key is missing")
+      }
       try "no key".write(toFile: key, atomically: true, encoding: .utf8)
       #expect { try Authority.load(directory: folder, names: []) } throws: { "\($0)".contains("valid PEM") }
       try String(contentsOfFile: folder.appending("server.key").string, encoding: .utf8)
         .write(toFile: key, atomically: true, encoding: .utf8)
-      #expect { try Authority.load(directory: folder, names: []) } throws: { "\($0)".contains("is not the key of") }
+      #expect { try Authority.load(directory: folder, names: []) } throws: {
+        "\($0)".contains("is not the key of")
+      }
       try text.write(toFile: key, atomically: true, encoding: .utf8)
       try "torn".write(toFile: folder.appending("server.pem").string, atomically: true, encoding: .utf8)
       _ = try Authority.load(directory: folder, names: [])
@@ -80,7 +86,8 @@ struct AuthorityTests {
     try await withFolder { folder in
       let made = try Authority.load(directory: folder, names: ["own"])
       let chain = folder.appending("chain.pem")
-      try made.certificateChainPEM.joined(separator: "\n").write(toFile: chain.string, atomically: true, encoding: .utf8)
+      try made.certificateChainPEM.joined(separator: "\n").write(
+        toFile: chain.string, atomically: true, encoding: .utf8)
       let other = folder.appending("elsewhere")
       let taken = try Authority.load(
         directory: other, names: [], configured: (chain, folder.appending("server.key")))
@@ -102,7 +109,9 @@ struct AuthorityTests {
   @Test("a name that cannot stand in a certificate is refused")
   func badName() async throws {
     try await withFolder { folder in
-      #expect { try Authority.load(directory: folder, names: ["bad name"]) } throws: { "\($0)".contains("bad name") }
+      #expect { try Authority.load(directory: folder, names: ["bad name"]) } throws: {
+        "\($0)".contains("bad name")
+      }
     }
   }
 
@@ -120,17 +129,21 @@ struct AuthorityTests {
         certificateChain: try identity.certificateChainPEM.map {
           .certificate(try NIOSSLCertificate(bytes: Array($0.utf8), format: .pem))
         },
-        privateKey: .privateKey(try NIOSSLPrivateKey(bytes: Array(identity.privateKeyPEM.utf8), format: .pem)))
+        privateKey: .privateKey(try NIOSSLPrivateKey(bytes: Array(identity.privateKeyPEM.utf8), format: .pem))
+      )
       server.minimumTLSVersion = .tlsv13
       let serverContext = try NIOSSLContext(configuration: server)
       var client = TLSConfiguration.makeClientConfiguration()
-      client.trustRoots = .certificates([try NIOSSLCertificate(bytes: Array(identity.authorityPEM.utf8), format: .pem)])
+      client.trustRoots = .certificates([
+        try NIOSSLCertificate(bytes: Array(identity.authorityPEM.utf8), format: .pem)
+      ])
       let clientContext = try NIOSSLContext(configuration: client)
 
       let listener = try await ServerBootstrap(group: .singletonMultiThreadedEventLoopGroup)
         .childChannelInitializer { channel in
           channel.eventLoop.makeCompletedFuture {
-            try channel.pipeline.syncOperations.addHandlers(NIOSSLServerHandler(context: serverContext), Echo())
+            try channel.pipeline.syncOperations.addHandlers(
+              NIOSSLServerHandler(context: serverContext), Echo())
           }
         }
         .bind(host: "0.0.0.0", port: 0).get()
@@ -151,7 +164,9 @@ struct AuthorityTests {
 
   private final class Echo: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
-    func channelRead(context: ChannelHandlerContext, data: NIOAny) { context.writeAndFlush(data, promise: nil) }
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+      context.writeAndFlush(data, promise: nil)
+    }
     func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
   }
 

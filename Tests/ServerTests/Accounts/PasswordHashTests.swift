@@ -40,7 +40,8 @@ struct PasswordHashTests {
       bytes.append(UInt8(rest.prefix(2), radix: 16)!)
       rest = rest.dropFirst(2)
     }
-    let line = "scrypt$16384$8$1$\(Data("SodiumChloride".utf8).base64EncodedString())$\(bytes.base64EncodedString())"
+    let line =
+      "scrypt$16384$8$1$\(Data("SodiumChloride".utf8).base64EncodedString())$\(bytes.base64EncodedString())"
     #expect(try await cheap.verify("pleaseletmein", against: line))
     #expect(try await cheap.verify("pleaseletmeout", against: line) == false)
   }
@@ -48,7 +49,8 @@ struct PasswordHashTests {
   @Test(
     "a damaged hash is an error, and asks for no memory",
     arguments: [
-      "", "scrypt", "scrypt$1024$8$1$AAAA$AAAA", "scrypt$1048576$32$16$AAAAAAAAAAAAAAAAAAAAAA==$AAAAAAAAAAAAAAAAAAAAAA==",
+      "", "scrypt", "scrypt$1024$8$1$AAAA$AAAA",
+      "scrypt$1048576$32$16$AAAAAAAAAAAAAAAAAAAAAA==$AAAAAAAAAAAAAAAAAAAAAA==",
       "scrypt$9223372036854775807$9223372036854775807$1$AAAAAAAAAAAAAAAAAAAAAA==$AAAAAAAAAAAAAAAAAAAAAA==",
       "scrypt$-2$8$1$AAAAAAAAAAAAAAAAAAAAAA==$AAAAAAAAAAAAAAAAAAAAAA==",
       "scrypt$1000$8$1$AAAAAAAAAAAAAAAAAAAAAA==$AAAAAAAAAAAAAAAAAAAAAA==", "plain$secret",
@@ -60,7 +62,9 @@ struct PasswordHashTests {
   @Test("an empty password is refused")
   func empty() async {
     await #expect(throws: PasswordHash.Failure.self) { try await cheap.hash("") }
-    await #expect(throws: PasswordHash.Failure.self) { try await cheap.hash(String(repeating: "a", count: 1025)) }
+    await #expect(throws: PasswordHash.Failure.self) {
+      try await cheap.hash(String(repeating: "a", count: 1025))
+    }
   }
 
   @Test("no more hashes than allowed are worked on at once")

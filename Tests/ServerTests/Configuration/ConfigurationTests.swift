@@ -43,7 +43,9 @@ struct ConfigurationTests {
     }
     // What is commented out parses, too.
     let uncommented = text.replacing("#  ", with: "  ").replacing("  # name:", with: "  name:")
-      .replacing("  # certificate:", with: "  certificate:").replacing("  # private_key:", with: "  private_key:")
+      .replacing("  # certificate:", with: "  certificate:").replacing(
+        "  # private_key:", with: "  private_key:"
+      )
       .replacing("  # password:", with: "  password:").replacing("rclone: {}", with: "rclone:")
     let full = try Configuration.parse(
       uncommented,
@@ -100,7 +102,8 @@ struct ConfigurationTests {
     #expect(misspelled.description == "scitq.yaml:2: server.lisen: is no known key; did you mean listen?")
     #expect(failure("sever:\n  listen: a:1\n")?.message.contains("did you mean server?") == true)
     #expect(failure("colour: red\n")?.message.contains("known here: server, admin") == true)
-    #expect(failure("logs:\n  max_log_bytes: 1GiB\n  max_log_bytes: 2GiB\n")?.message.contains("twice") == true)
+    #expect(
+      failure("logs:\n  max_log_bytes: 1GiB\n  max_log_bytes: 2GiB\n")?.message.contains("twice") == true)
   }
 
   @Test(
@@ -124,7 +127,10 @@ struct ConfigurationTests {
       ("workers: {max_losses: 1.5}", "workers.max_losses", "whole number"),
       ("workers: {offline_timeout: 6s}", "workers.offline_timeout", "twice beat_interval"),
       ("workers: {allowed_container_options: --user}", "workers.allowed_container_options", "must be a list"),
-      ("workers: {allowed_container_options: [user]}", "workers.allowed_container_options", "\"user\" is none"),
+      (
+        "workers: {allowed_container_options: [user]}", "workers.allowed_container_options",
+        "\"user\" is none"
+      ),
       ("logs: {compress: yes}", "logs.compress", "true or false"),
       ("logs: {max_log_bytes: 1G}", "logs.max_log_bytes", "1GiB or 500MB"),
       ("logs: {max_log_bytes: 1KB}", "logs.max_log_bytes", "at least 64KiB"),
@@ -189,10 +195,15 @@ struct ConfigurationTests {
     var random = SeededGenerator(seed: seed)
     let pieces =
       Configuration.keys.flatMap { $0.split(separator: ".").map(String.init) }
-      + [":", ": ", "\n", "\n  ", "\n    ", "- ", "[", "]", "{", "}", "'", "\"", "&a ", "*a ", "|", ">", "!!int ", "#", "${", "}",
-        "$$", "~", "true", "1e9", "0x7f", "9223372036854775808", "-1", "1GiB", "60s", "\0", "é", "\u{feff}", "<<: ", "? ", "%", "---", "..."]
+      + [
+        ":", ": ", "\n", "\n  ", "\n    ", "- ", "[", "]", "{", "}", "'", "\"", "&a ", "*a ", "|", ">",
+        "!!int ", "#", "${", "}",
+        "$$", "~", "true", "1e9", "0x7f", "9223372036854775808", "-1", "1GiB", "60s", "\0", "é", "\u{feff}",
+        "<<: ", "? ", "%", "---", "...",
+      ]
     for _ in 0..<200 {
-      let text = (0..<Int.random(in: 1...30, using: &random)).map { _ in pieces.randomElement(using: &random)! }.joined()
+      let text = (0..<Int.random(in: 1...30, using: &random)).map { _ in pieces.randomElement(using: &random)!
+      }.joined()
       if let error = failure(text, ["A": "1"]) {
         #expect(!error.message.isEmpty, "seed \(seed)")
       }

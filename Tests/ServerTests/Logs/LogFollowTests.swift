@@ -14,7 +14,9 @@ struct LogFollowTests {
         for _ in 0..<5 {
           group.addTask {
             var text = ""
-            for try await piece in logs.follow(task: 1) { text += String(decoding: piece.bytes, as: UTF8.self) }
+            for try await piece in logs.follow(task: 1) {
+              text += String(decoding: piece.bytes, as: UTF8.self)
+            }
             return text
           }
         }

@@ -42,7 +42,9 @@ final class LogWorld: Sendable {
       threadPool: pool, logger: logger)
   }
 
-  func file(_ task: TaskID, _ suffix: String) -> String { "\(path)/logs/\(task.rawValue / 1000)/\(task).\(suffix)" }
+  func file(_ task: TaskID, _ suffix: String) -> String {
+    "\(path)/logs/\(task.rawValue / 1000)/\(task).\(suffix)"
+  }
   func exists(_ task: TaskID, _ suffix: String) -> Bool {
     FileManager.default.fileExists(atPath: file(task, suffix))
   }
@@ -55,7 +57,9 @@ extension LogStore {
       task: task, stream: stream, offset: stream == .out ? lengths.out : lengths.err, bytes: Array(text.utf8))
   }
 
-  func text(_ task: TaskID, _ stream: LogStream? = nil, from position: LogPosition = LogPosition()) async throws -> String {
+  func text(_ task: TaskID, _ stream: LogStream? = nil, from position: LogPosition = LogPosition())
+    async throws -> String
+  {
     var bytes: [UInt8] = []
     for try await piece in merged(task: task, stream: stream, from: position) { bytes += piece.bytes }
     return String(decoding: bytes, as: UTF8.self)
