@@ -180,10 +180,3 @@ let package = Package(
   ],
   swiftLanguageModes: [.v6]
 )
-
-// While several rooms are built side by side: SCITQ_ONLY=A,B leaves only these targets in the plan.
-if let only = ProcessInfo.processInfo.environment["SCITQ_ONLY"] {
-  let names = Set(only.split(separator: ",").map(String.init))
-  package.targets.removeAll { !names.contains($0.name) && $0.name != "CZlib" }
-  package.products.removeAll()
-}

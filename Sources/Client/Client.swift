@@ -53,7 +53,9 @@ struct Client: Sendable {
   /// Writes a result to stdout.
   func put(_ text: String) throws { try Descriptor.write(text.utf8, to: STDOUT_FILENO) }
 
-  func put(text: @autoclosure () -> String, json: @autoclosure () -> JSON, quiet: @autoclosure () -> String) throws {
+  func put(text: @autoclosure () -> String, json: @autoclosure () -> JSON, quiet: @autoclosure () -> String)
+    throws
+  {
     switch format {
     case .text: try put(text())
     case .json: try put(json().compact + "\n")

@@ -51,7 +51,9 @@ public enum CommandLineClient {
           let isMisuse = code == .validationFailure
           let message = Scitq.message(for: error)
           let missing = message.isEmpty && isMisuse
-          text = missing ? "scitq: something is missing; see 'scitq --help'" : message.isEmpty ? "" : "scitq: \(message)"
+          text =
+            missing
+            ? "scitq: something is missing; see 'scitq --help'" : message.isEmpty ? "" : "scitq: \(message)"
           status = isMisuse ? 2 : code.rawValue
         }
       }

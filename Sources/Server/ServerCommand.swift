@@ -90,12 +90,15 @@ public struct ServerCommand: AsyncParsableCommand {
     let watch = TaskWatch()
     let registry = WorkerRegistry()
     let engine = Engine(
-      store: store, logs: logs, watch: watch, registry: registry, configuration: configuration, logger: logger)
+      store: store, logs: logs, watch: watch, registry: registry, configuration: configuration, logger: logger
+    )
     let accounts = Accounts(
-      store: store, engine: engine, passwords: PasswordHash(threadPool: threads), configuration: configuration,
+      store: store, engine: engine, passwords: PasswordHash(threadPool: threads),
+      configuration: configuration,
       joinToken: joinToken)
     let context = SessionContext(
-      configuration: configuration, store: store, engine: engine, logs: logs, accounts: accounts, watch: watch,
+      configuration: configuration, store: store, engine: engine, logs: logs, accounts: accounts,
+      watch: watch,
       workers: registry, authorityPEM: identity.authorityPEM, startedAt: microsecondsNow(), logger: logger)
     var tls = TLSConfiguration.makeServerConfiguration(
       certificateChain: try identity.certificateChainPEM.flatMap {
@@ -106,7 +109,8 @@ public struct ServerCommand: AsyncParsableCommand {
     let listener = Listener(
       context: context, tls: try NIOSSLContext(configuration: tls), host: configuration.server.listen.host,
       port: configuration.server.listen.port, addressFile: directory.appending("address"), logger: logger)
-    let opening = Opening(accounts: accounts, listener: listener, directory: directory, configuration: configuration)
+    let opening = Opening(
+      accounts: accounts, listener: listener, directory: directory, configuration: configuration)
     // Stopped in the reverse order: nobody is let in any more while the engine finishes what it has.
     let services: [any Service] = [engine, Leases(engine: engine), opening]
     var group = ServiceGroupConfiguration(

@@ -18,7 +18,11 @@ struct ArgumentsTests {
       if let create = command as? TaskCreate { try create.check() }
       // Help, and an object without an action, need no server.
       if !(command is any ClientCommand) {
-        if var group = command as? any AsyncParsableCommand { try await group.run() } else { try command.run() }
+        if var group = command as? any AsyncParsableCommand {
+          try await group.run()
+        } else {
+          try command.run()
+        }
       }
       return nil
     } catch {
@@ -31,11 +35,16 @@ struct ArgumentsTests {
     let command = try await parsed(
       TaskCreate.self,
       [
-        "task", "create", "--container", "alpine", "--command", "echo", "--shell", "sh", "--input", "s3://b/a", "--input",
-        "s3://b/*.gz", "--resource", "s3://b/r.tgz|untar", "--output", "s3://b/o/", "--dependency", "1", "--dependency",
-        "2,3", "--name", "n", "--retry", "3", "--priority", "-4", "--cpu", "0.5", "--mem", "64", "--disk", "100", "--gpu",
-        "1", "--accept-failure", "--on-dependency-failure", "cancel", "--download-timeout", "15m", "--run-timeout", "2h",
-        "--upload-timeout", "90", "--env", "A=b", "--env", "C=d=e", "--container-option", "--shm-size=2g", "--weight",
+        "task", "create", "--container", "alpine", "--command", "echo", "--shell", "sh", "--input",
+        "s3://b/a", "--input",
+        "s3://b/*.gz", "--resource", "s3://b/r.tgz|untar", "--output", "s3://b/o/", "--dependency", "1",
+        "--dependency",
+        "2,3", "--name", "n", "--retry", "3", "--priority", "-4", "--cpu", "0.5", "--mem", "64", "--disk",
+        "100", "--gpu",
+        "1", "--accept-failure", "--on-dependency-failure", "cancel", "--download-timeout", "15m",
+        "--run-timeout", "2h",
+        "--upload-timeout", "90", "--env", "A=b", "--env", "C=d=e", "--container-option", "--shm-size=2g",
+        "--weight",
         "0.25", "--wait", "--json", "--server", "example.org:1234", "--token", "t", "--timeout", "5s",
       ])
     let task = try command.flags.draft.newTask()
@@ -75,7 +84,8 @@ struct ArgumentsTests {
     let command = try await parsed(
       TaskList.self,
       [
-        "task", "list", "--limit", "5", "--offset", "10", "--status", "RU", "--status", "failed", "--worker-id", "1",
+        "task", "list", "--limit", "5", "--offset", "10", "--status", "RU", "--status", "failed",
+        "--worker-id", "1",
         "--step-id", "2", "--workflow-id", "3", "--command", "a%b", "--show-hidden",
       ])
     #expect(command.limit == 5 && command.offset == 10)
@@ -95,7 +105,8 @@ struct ArgumentsTests {
     let output = try await parsed(
       TaskOutput.self, ["task", "output", "--id", "12", "--stderr", "--follow", "--tail", "20"])
     #expect(output.id == 12 && output.stderr && !output.stdout && output.follow && output.tail == 20)
-    let retry = try await parsed(TaskCommand.Retry.self, ["task", "retry", "--id", "12", "--retry", "3", "--force"])
+    let retry = try await parsed(
+      TaskCommand.Retry.self, ["task", "retry", "--id", "12", "--retry", "3", "--force"])
     #expect(retry.id == 12 && retry.retry == 3 && retry.force)
     let cancel = try await parsed(TaskCommand.Cancel.self, ["task", "cancel", "--id", "1", "--id", "2,3"])
     #expect(cancel.ids == [[1], [2, 3]])
@@ -106,20 +117,28 @@ struct ArgumentsTests {
   @Test("workers, users, files, login, cert and status take their flags")
   func others() async throws {
     _ = try await parsed(WorkerCommand.List.self, ["worker", "list", "--quiet"])
-    #expect(try await parsed(WorkerCommand.Delete.self, ["worker", "delete", "--worker-id", "3"]).workerIDs == [[3]])
-    let stats = try await parsed(WorkerCommand.Stats.self, ["worker", "stats", "--worker-id", "12", "--worker-id", "13"])
+    #expect(
+      try await parsed(WorkerCommand.Delete.self, ["worker", "delete", "--worker-id", "3"]).workerIDs == [[3]]
+    )
+    let stats = try await parsed(
+      WorkerCommand.Stats.self, ["worker", "stats", "--worker-id", "12", "--worker-id", "13"])
     #expect(stats.workerIDs == [[12], [13]])
     _ = try await parsed(UserCommand.List.self, ["user", "list"])
     let create = try await parsed(
       UserCommand.Create.self,
       ["user", "create", "--username", "alice", "--email", "a@b.c", "--password", "S3cure!", "--admin"])
-    #expect(create.username == "alice" && create.email == "a@b.c" && create.password == "S3cure!" && create.admin)
-    #expect(try await parsed(UserCommand.Update.self, ["user", "update", "--id", "1", "--no-admin"]).admin == false)
-    #expect(try await parsed(UserCommand.Update.self, ["user", "update", "--id", "1", "--admin"]).admin == true)
-    let update = try await parsed(UserCommand.Update.self, ["user", "update", "--id", "1", "--email", "x", "--username", "y"])
+    #expect(
+      create.username == "alice" && create.email == "a@b.c" && create.password == "S3cure!" && create.admin)
+    #expect(
+      try await parsed(UserCommand.Update.self, ["user", "update", "--id", "1", "--no-admin"]).admin == false)
+    #expect(
+      try await parsed(UserCommand.Update.self, ["user", "update", "--id", "1", "--admin"]).admin == true)
+    let update = try await parsed(
+      UserCommand.Update.self, ["user", "update", "--id", "1", "--email", "x", "--username", "y"])
     #expect(update.admin == nil && update.email == "x" && update.username == "y")
     #expect(try await parsed(UserCommand.Delete.self, ["user", "delete", "--id", "1"]).id == 1)
-    let change = try await parsed(UserCommand.ChangePassword.self, ["user", "change-password", "--username", "a"])
+    let change = try await parsed(
+      UserCommand.ChangePassword.self, ["user", "change-password", "--username", "a"])
     #expect(change.username == "a" && !change.passwordStdin)
     #expect(try await parsed(FileCommand.List.self, ["file", "list", "s3://b/"]).src == "s3://b/")
     let copy = try await parsed(FileCommand.Copy.self, ["file", "copy", "a", "s3://b/", "--dry-run"])
@@ -140,7 +159,8 @@ struct ArgumentsTests {
 
   @Test(
     "--help, -help and -h work on all three levels, each with an example",
-    arguments: ["--help", "-help", "-h"], [[], ["task"], ["task", "create"], ["user", "change-password"], ["login"]])
+    arguments: ["--help", "-help", "-h"],
+    [[], ["task"], ["task", "create"], ["user", "change-password"], ["login"]])
   func help(flag: String, path: [String]) async throws {
     let end = try #require(await end(path + [flag]))
     #expect(end.status == 0)
@@ -167,7 +187,10 @@ struct ArgumentsTests {
       (["task", "create", "--command", "x", "--retry", "many"], "'many' is no count"),
       (["task", "create", "--command", "x", "--run-timeout", "soon"], "'soon' is no duration"),
       (["task", "create", "--command", "x", "--output", "s3://b/|untar"], "has an action"),
-      (["task", "create", "--command", "x", "--on-dependency-failure", "shrug"], "neither 'wait' nor 'cancel'"),
+      (
+        ["task", "create", "--command", "x", "--on-dependency-failure", "shrug"],
+        "neither 'wait' nor 'cancel'"
+      ),
       (["task", "create", "--from-file", "f", "--follow"], "--follow follows one task"),
       (["task", "show"], "--id"),
       (["task", "show", "--id", "x"], "'x' is no id"),
@@ -221,20 +244,29 @@ struct ArgumentsTests {
     let flags = try Globals.parse(["-s", "i:2", "--token", "u"])
     #expect(try Client(flags, environment: environment).address == ServerAddress(host: "i", port: 2))
     #expect(try Client(flags, environment: environment).token == "u")
-    let error = #expect(throws: ValidationError.self) { try Client(none, environment: ["SCITQ_SERVER": "a:b"]) }
+    let error = #expect(throws: ValidationError.self) {
+      try Client(none, environment: ["SCITQ_SERVER": "a:b"])
+    }
     #expect(error?.message.contains("SCITQ_SERVER") == true)
   }
 
-  @Test("whatever the arguments are, parsing ends with a command, help or a sentence", arguments: [UInt64(11), 12, 13])
+  @Test(
+    "whatever the arguments are, parsing ends with a command, help or a sentence",
+    arguments: [UInt64(11), 12, 13])
   func fuzz(seed: UInt64) async {
     var random = SeededRandom(seed: seed)
     let words = [
-      "task", "create", "list", "show", "worker", "user", "file", "login", "--id", "--json", "--quiet", "-s", "--server",
-      "--command", "--status", "--", "-", "", "-help", "-h", "--help", "--id=", "--id=1", "=", "--limit", "1", "-1", "x=y",
-      "--env", "--no-admin", "--container-option", "\u{0}", "数", "--timeout=1h", "help", "--version", "-sx", "--mem",
+      "task", "create", "list", "show", "worker", "user", "file", "login", "--id", "--json", "--quiet", "-s",
+      "--server",
+      "--command", "--status", "--", "-", "", "-help", "-h", "--help", "--id=", "--id=1", "=", "--limit", "1",
+      "-1", "x=y",
+      "--env", "--no-admin", "--container-option", "\u{0}", "数", "--timeout=1h", "help", "--version", "-sx",
+      "--mem",
     ]
     for round in 0..<1500 {
-      let arguments = (0..<Int.random(in: 0...8, using: &random)).map { _ in words.randomElement(using: &random)! }
+      let arguments = (0..<Int.random(in: 0...8, using: &random)).map { _ in
+        words.randomElement(using: &random)!
+      }
       if let end = await end(arguments) {
         #expect([0, 2].contains(end.status), "seed \(seed), round \(round): \(arguments) ended with \(end)")
         #expect(end.status == 0 || !end.text.isEmpty, "seed \(seed), round \(round): \(arguments)")

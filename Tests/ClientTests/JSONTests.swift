@@ -7,7 +7,8 @@ struct JSONTests {
   @Test(
     "what was written reads back the same",
     arguments: [
-      #"{"a":1,"b":[true,false,null],"c":{"d":"x"}}"#, #"[]"#, #"{}"#, #""\"\\\n\t\r\u0001""#, "-12", "0.5", #""Zoë 数 🧬""#,
+      #"{"a":1,"b":[true,false,null],"c":{"d":"x"}}"#, #"[]"#, #"{}"#, #""\"\\\n\t\r\u0001""#, "-12", "0.5",
+      #""Zoë 数 🧬""#,
     ])
   func roundTrip(text: String) throws {
     #expect(try JSONParser.parse(Array(text.utf8)).compact == text)
@@ -22,7 +23,8 @@ struct JSONTests {
   @Test(
     "what is not JSON is refused with the column",
     arguments: [
-      ("", 1), ("{", 2), (#"{"a"}"#, 5), (#"{"a":1,}"#, 8), ("[1,]", 4), ("01", 1), ("1.", 3), ("1e", 3), ("-", 2),
+      ("", 1), ("{", 2), (#"{"a"}"#, 5), (#"{"a":1,}"#, 8), ("[1,]", 4), ("01", 1), ("1.", 3), ("1e", 3),
+      ("-", 2),
       (#""abc"#, 5), (#""\x""#, 3), (#""\ud800""#, 8), ("tru", 1), ("1 2", 3), ("\"\n\"", 2), ("1e999", 1),
       (#"{"a":1,"a":2}"#, 11), ("NaN", 1), ("'a'", 1),
     ])

@@ -104,7 +104,8 @@ struct RenderingTests {
   @Test("a task is shown with all that is set, in the user's zone")
   func block() {
     #expect(
-      TaskRendering.block(task, now: noon, piped) == """
+      TaskRendering.block(task, now: noon, piped)
+        == """
         task:         12
         name:         align
         status:       F (failed)
@@ -268,7 +269,8 @@ struct RenderingTests {
   @Test("a failed login has the contract's two shapes")
   func login() {
     let unreachable = LoginFailure(
-      CallError(.unavailable, "dial tcp [::1]:50051: connection refused"), user: "alice", at: noon, zone: zone)
+      CallError(.unavailable, "dial tcp [::1]:50051: connection refused"), user: "alice", at: noon, zone: zone
+    )
     #expect(
       unreachable.description == """
         2025/10/29 17:58:22 login failed: rpc error: code = Unavailable desc = connection error: desc = \
@@ -278,7 +280,8 @@ struct RenderingTests {
       CallError(.unauthenticated, "name or password are wrong"), user: "alice", at: noon, zone: zone)
     #expect(
       wrong.description
-        == "2025/10/29 17:58:22 login failed: rpc error: code = Unauthenticated desc = invalid credentials (alice)")
+        == "2025/10/29 17:58:22 login failed: rpc error: code = Unauthenticated desc = invalid credentials (alice)"
+    )
   }
 
   @Test("a progress bar fits its width, and says how much, how fast and how long")

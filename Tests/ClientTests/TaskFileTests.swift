@@ -22,7 +22,9 @@ struct TaskFileTests {
     return try TaskFile.read(&reader, defaults: defaults, name: "tasks.txt")
   }
 
-  @Test("each line is a command, with the flags as defaults; blank lines and line ends of other systems are no matter")
+  @Test(
+    "each line is a command, with the flags as defaults; blank lines and line ends of other systems are no matter"
+  )
   func commands() throws {
     var defaults = TaskDraft()
     defaults.container = "alpine"
@@ -79,7 +81,8 @@ struct TaskFileTests {
     defaults.retry = 2
     defaults.env = [try EnvironmentEntry(name: "A", value: "1"), try EnvironmentEntry(name: "B", value: "2")]
     let tasks = try tasks(
-      #"{"inputs":["y"],"env":["B=3"],"name":null}"# + "\n" + #"{"command":"own","retry":0}"#, defaults: defaults)
+      #"{"inputs":["y"],"env":["B=3"],"name":null}"# + "\n" + #"{"command":"own","retry":0}"#,
+      defaults: defaults)
     #expect(tasks[0].spec.command == "default")
     #expect(tasks[0].spec.inputs == ["y"])
     #expect(tasks[0].spec.env == ["A": "1", "B": "3"])
@@ -93,12 +96,27 @@ struct TaskFileTests {
     "a fault is named with its line, its key and what would be right",
     arguments: [
       (#"{"comand":"x"}"#, "tasks.txt, line 2: the key 'comand' is not known; did you mean 'command'?"),
-      (#"{"command":1}"#, "tasks.txt, line 2: the value of 'command' is wrong: it is a number, and should be text"),
-      (#"{"command":"  "}"#, "tasks.txt, line 2: the command is empty; give a command to run as --command '…'"),
+      (
+        #"{"command":1}"#,
+        "tasks.txt, line 2: the value of 'command' is wrong: it is a number, and should be text"
+      ),
+      (
+        #"{"command":"  "}"#,
+        "tasks.txt, line 2: the command is empty; give a command to run as --command '…'"
+      ),
       (#"{"name":"x"}"#, "tasks.txt, line 2: the command is missing; give it as --command '…'"),
-      (#"{"command":"x","retry":1.5}"#, "tasks.txt, line 2: the value of 'retry' is wrong: it is a number, and should be a whole number"),
-      (#"{"command":"x","input":"a","inputs":["b"]}"#, "tasks.txt, line 2: the key 'input' is given twice, in singular and plural or with '_' and '-'"),
-      (#"["x"]"#, "tasks.txt, line 2: this is a list; a task is an object such as {\"command\": \"echo hello\"}"),
+      (
+        #"{"command":"x","retry":1.5}"#,
+        "tasks.txt, line 2: the value of 'retry' is wrong: it is a number, and should be a whole number"
+      ),
+      (
+        #"{"command":"x","input":"a","inputs":["b"]}"#,
+        "tasks.txt, line 2: the key 'input' is given twice, in singular and plural or with '_' and '-'"
+      ),
+      (
+        #"["x"]"#,
+        "tasks.txt, line 2: this is a list; a task is an object such as {\"command\": \"echo hello\"}"
+      ),
       ("echo", "tasks.txt, line 2: at column 1 this is not JSON: a value was expected"),
     ])
   func faults(line: String, sentence: String) {
@@ -153,7 +171,8 @@ struct TaskFileTests {
   func fuzz(seed: UInt64) throws {
     var random = SeededRandom(seed: seed)
     let seeds = [
-      #"{"command":"c","inputs":["a"],"env":{"A":"b"},"retry":3,"mem":0.5,"run-timeout":"15m"}"#, "echo hello",
+      #"{"command":"c","inputs":["a"],"env":{"A":"b"},"retry":3,"mem":0.5,"run-timeout":"15m"}"#,
+      "echo hello",
       #"{"command":"\ud83e\uddec","dependency":[1,2,3],"cpu":1e3}"#,
     ]
     for round in 0..<1500 {

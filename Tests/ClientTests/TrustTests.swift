@@ -19,7 +19,8 @@ struct TrustTests {
   @Test("what is pinned is found again, for this server and port alone, and only its owner can read it")
   func pinning() throws {
     try withFolder { folder in
-      let known = try #require(KnownServers(environment: ["XDG_CONFIG_HOME": folder.path, "HOME": "/nowhere"]))
+      let known = try #require(
+        KnownServers(environment: ["XDG_CONFIG_HOME": folder.path, "HOME": "/nowhere"]))
       #expect(try known.pinned(for: address) == nil)
       try known.pin(one.pem, for: address)
       #expect(try known.pinned(for: address) == one.pem)
@@ -56,20 +57,23 @@ struct TrustTests {
 
   @Test("without XDG_CONFIG_HOME the folder is below ~/.config, and without a home there is none")
   func homes() {
-    #expect(KnownServers(environment: ["HOME": "/home/a"])?.folder.path == "/home/a/.config/scitq/known_servers")
+    #expect(
+      KnownServers(environment: ["HOME": "/home/a"])?.folder.path == "/home/a/.config/scitq/known_servers")
     #expect(KnownServers(environment: [:]) == nil)
   }
 
   @Test("a fingerprint is the certificate's, however the text around it looks")
   func fingerprints() {
     #expect(Certificates.fingerprint(pem: one.pem) == one.fingerprint)
-    #expect(Certificates.fingerprint(pem: "remark\n" + one.pem.replacing("\n", with: "\r\n")) == one.fingerprint)
+    #expect(
+      Certificates.fingerprint(pem: "remark\n" + one.pem.replacing("\n", with: "\r\n")) == one.fingerprint)
     #expect(Certificates.fingerprint(pem: "nonsense") == nil)
     #expect(Certificates.normalized("SHA256:AB:cd ") == "abcd")
     #expect(Certificates.spaced("abcdef") == "ab:cd:ef")
   }
 
-  @Test("an unknown server is asked about where somebody can answer, and refused elsewhere with the two ways out")
+  @Test(
+    "an unknown server is asked about where somebody can answer, and refused elsewhere with the two ways out")
   func unknown() {
     var facts = TrustDecision.Facts(address: address, presented: one.fingerprint, hasTerminal: true)
     #expect(TrustDecision.about(facts) == .ask)
@@ -98,12 +102,15 @@ struct TrustTests {
   @Test("a certificate that has changed is refused loudly, also where somebody could say yes")
   func changed() {
     let facts = TrustDecision.Facts(
-      address: address, presented: two.fingerprint, pinned: (one.fingerprint, "/k/file.pem"), hasTerminal: true)
+      address: address, presented: two.fingerprint, pinned: (one.fingerprint, "/k/file.pem"),
+      hasTerminal: true)
     guard case .refuse(let why) = TrustDecision.about(facts) else {
       Issue.record("not refused")
       return
     }
     #expect(why.contains("HAS CHANGED") && why.contains("/k/file.pem"))
-    #expect(why.contains(Certificates.spaced(one.fingerprint)) && why.contains(Certificates.spaced(two.fingerprint)))
+    #expect(
+      why.contains(Certificates.spaced(one.fingerprint)) && why.contains(Certificates.spaced(two.fingerprint))
+    )
   }
 }

@@ -8,7 +8,8 @@ struct ValuesTests {
   @Test(
     "durations are read with and without units",
     arguments: [
-      ("90", 90), ("90s", 90), ("15m", 900), ("2h", 7200), ("1d", 86_400), ("1h30m", 5400), ("0", 0), ("1d2h3m4s", 93_784),
+      ("90", 90), ("90s", 90), ("15m", 900), ("2h", 7200), ("1d", 86_400), ("1h30m", 5400), ("0", 0),
+      ("1d2h3m4s", 93_784),
     ])
   func durations(text: String, seconds: Int64) throws {
     #expect(try Values.duration(text) == .seconds(seconds))
@@ -17,7 +18,8 @@ struct ValuesTests {
   @Test(
     "what is no duration is refused with an example",
     arguments: [
-      "", "s", "m5", "5x", "-5", "1.5h", "1h1h", "5s1m", "1h30", " 5", "5 s", "99999999999999999999", "9223372036854775807d",
+      "", "s", "m5", "5x", "-5", "1.5h", "1h1h", "5s1m", "1h30", " 5", "5 s", "99999999999999999999",
+      "9223372036854775807d",
       "12000d", "５m",
     ])
   func badDurations(text: String) {

@@ -15,14 +15,17 @@ struct FrameTests {
 
   @Test("the bytes of a frame are those of docs/protocol.md")
   func example() {
-    let buffer = Self.bytes(Frame(.request, method: 23, stream: 7, payload: [0x08, 0x2A, 0x10, 0x03, 0x18, 0x01]))
+    let buffer = Self.bytes(
+      Frame(.request, method: 23, stream: 7, payload: [0x08, 0x2A, 0x10, 0x03, 0x18, 0x01]))
     #expect(
       Array(buffer.readableBytesView) == [
-        0x00, 0x00, 0x00, 0x0E, 0x03, 0x00, 0x00, 0x17, 0x00, 0x00, 0x00, 0x07, 0x08, 0x2A, 0x10, 0x03, 0x18, 0x01,
+        0x00, 0x00, 0x00, 0x0E, 0x03, 0x00, 0x00, 0x17, 0x00, 0x00, 0x00, 0x07, 0x08, 0x2A, 0x10, 0x03, 0x18,
+        0x01,
       ])
   }
 
-  @Test("frames come out as they went in, however the bytes are cut", arguments: [1, 2, 3, 5, 7, 11, 64, 4096])
+  @Test(
+    "frames come out as they went in, however the bytes are cut", arguments: [1, 2, 3, 5, 7, 11, 64, 4096])
   func cuts(size: Int) throws {
     var random = Seeded()
     let frames = (0..<40).map { _ in Frame.random(&random) }
@@ -43,7 +46,9 @@ struct FrameTests {
   func tooLong() {
     let decoder = FrameDecoder(maximumLength: Frame.maximumLengthBeforeHello)
     var buffer = ByteBuffer(integer: UInt32(2 << 30))
-    #expect(throws: FrameError.tooLong(length: 2 << 30, maximum: 64 << 10)) { try decoder.next(from: &buffer) }
+    #expect(throws: FrameError.tooLong(length: 2 << 30, maximum: 64 << 10)) {
+      try decoder.next(from: &buffer)
+    }
   }
 
   @Test("a length below eight, an unknown kind and unknown flags are refused, each by name")
@@ -72,7 +77,10 @@ struct FrameTests {
   func fuzz(round: Int) {
     var random = Seeded(round)
     let decoder = FrameDecoder(maximumLength: 4096)
-    var buffer = ByteBuffer(bytes: (0..<Int.random(in: 0...512, using: &random)).map { _ in UInt8.random(in: 0...255, using: &random) })
+    var buffer = ByteBuffer(
+      bytes: (0..<Int.random(in: 0...512, using: &random)).map { _ in
+        UInt8.random(in: 0...255, using: &random)
+      })
     // A plausible beginning gets further than noise.
     if Bool.random(using: &random) { buffer.setInteger(UInt32.random(in: 0...64, using: &random), at: 0) }
     let before = buffer.readableBytes

@@ -4,14 +4,18 @@ import Testing
 
 @Suite("Vocabulary")
 struct VocabularyTests {
-  @Test("addresses are read as people write them", arguments: [
-    ("localhost", "localhost", 50051), ("host:1", "host", 1), ("[::1]:7", "::1", 7), ("[::1]", "::1", 50051),
-  ])
+  @Test(
+    "addresses are read as people write them",
+    arguments: [
+      ("localhost", "localhost", 50051), ("host:1", "host", 1), ("[::1]:7", "::1", 7),
+      ("[::1]", "::1", 50051),
+    ])
   func address(text: String, host: String, port: Int) {
     #expect(ServerAddress(text) == ServerAddress(host: host, port: port))
   }
 
-  @Test("what is no address is none", arguments: ["", ":1", "a:0", "a:65536", "a:b", "a:1:2", "[::1", "[::1]x"])
+  @Test(
+    "what is no address is none", arguments: ["", ":1", "a:0", "a:65536", "a:b", "a:1:2", "[::1", "[::1]x"])
   func noAddress(text: String) { #expect(ServerAddress(text) == nil) }
 
   @Test("an error keeps its code, sentence and field over the wire", arguments: CallError.Code.allCases)

@@ -35,12 +35,15 @@ struct FileCommand: AsyncParsableCommand {
   struct Copy: ClientCommand {
     static let configuration = CommandConfiguration.command(
       "copy", "Copy files between local paths, remotes, and http or ftp sources.",
-      example: "scitq file copy mybinary s3://bucket/resource/mybinary\nscitq file copy azure://rnd/in.fq.gz s3://results/tmp/")
+      example:
+        "scitq file copy mybinary s3://bucket/resource/mybinary\nscitq file copy azure://rnd/in.fq.gz s3://results/tmp/"
+    )
 
     @OptionGroup var globals: Globals
     @Argument(help: "A URI or a local path: a file, a folder/ or a pattern.") var src: String
     @Argument(help: "A URI or a local path.") var dst: String
-    @Flag(name: .customLong("dry-run"), help: "Say what would be copied, and copy nothing.") var dryRun = false
+    @Flag(name: .customLong("dry-run"), help: "Say what would be copied, and copy nothing.") var dryRun =
+      false
 
     func run(_ client: Client) async throws {
       let uris = [try TransferURI(parsing: src), try TransferURI(parsing: dst)]
@@ -59,8 +62,12 @@ struct FileCommand: AsyncParsableCommand {
       report?.finish()
       switch client.format {
       case .text:
-        if dryRun { try client.put(files.map { "would copy \(Escaping.printable($0.uri)) (\(Quantity.bytes($0.bytes)))\n" }.joined()) }
-        let what = "\(files.count == 1 ? "1 file" : "\(files.count) files"), \(Quantity.bytes(files.reduce(0) { $0 + $1.bytes }))"
+        if dryRun {
+          try client.put(
+            files.map { "would copy \(Escaping.printable($0.uri)) (\(Quantity.bytes($0.bytes)))\n" }.joined())
+        }
+        let what =
+          "\(files.count == 1 ? "1 file" : "\(files.count) files"), \(Quantity.bytes(files.reduce(0) { $0 + $1.bytes }))"
         try client.put(dryRun ? "nothing copied: \(what)\n" : "copied \(what) to \(uris[1])\n")
       case .json: try client.put(JSON.lines(files.map(FileRendering.json)) + "\n")
       case .quiet: try client.put(files.map { Escaping.printable($0.uri) + "\n" }.joined())

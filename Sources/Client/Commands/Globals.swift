@@ -29,7 +29,9 @@ struct Globals: ParsableArguments {
 
   func address(_ environment: [String: String]) throws -> ServerAddress {
     if let server { return server }
-    guard let text = environment["SCITQ_SERVER"], !text.isEmpty else { return ServerAddress(host: "localhost") }
+    guard let text = environment["SCITQ_SERVER"], !text.isEmpty else {
+      return ServerAddress(host: "localhost")
+    }
     do { return try Values.server(text) } catch { throw ValidationError("SCITQ_SERVER is wrong: \(error)") }
   }
 }
@@ -48,7 +50,9 @@ extension ClientCommand {
 
 extension CommandConfiguration {
   /// One command, with an example as every help page has it.
-  static func command(_ name: String, _ abstract: String, example: String, subcommands: [any ParsableCommand.Type] = [])
+  static func command(
+    _ name: String, _ abstract: String, example: String, subcommands: [any ParsableCommand.Type] = []
+  )
     -> CommandConfiguration
   {
     let lines = example.split(separator: "\n").map { "  \($0)" }.joined(separator: "\n")

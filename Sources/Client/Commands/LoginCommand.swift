@@ -7,11 +7,16 @@ import SwiftProtobuf
 struct LoginCommand: ClientCommand {
   static let configuration = CommandConfiguration.command(
     "login", "Log in and print a token.",
-    example: "export SCITQ_TOKEN=$(scitq login)\nprintf '%s' \"$PASSWORD\" | scitq login --user alice --password-stdin")
+    example:
+      "export SCITQ_TOKEN=$(scitq login)\nprintf '%s' \"$PASSWORD\" | scitq login --user alice --password-stdin"
+  )
 
   @OptionGroup var globals: Globals
-  @Option(name: [.long, .customLong("username")], help: "Who logs in; asked for when not given.") var user: String?
-  @Flag(name: .customLong("password-stdin"), help: "Read the password from stdin, up to the end of its first line.")
+  @Option(name: [.long, .customLong("username")], help: "Who logs in; asked for when not given.") var user:
+    String?
+  @Flag(
+    name: .customLong("password-stdin"),
+    help: "Read the password from stdin, up to the end of its first line.")
   var passwordStdin = false
 
   mutating func validate() throws {
@@ -28,7 +33,9 @@ struct LoginCommand: ClientCommand {
       }
       try client.put(
         text: answer.token + "\n",
-        json: .object([.init("token", .string(answer.token)), .init("expires_at", Moment.json(answer.expiresAt))]),
+        json: .object([
+          .init("token", .string(answer.token)), .init("expires_at", Moment.json(answer.expiresAt)),
+        ]),
         quiet: answer.token + "\n")
     } catch let error as CallError {
       throw LoginFailure(error, user: username, at: Moment.now(), zone: client.style.zone)

@@ -14,7 +14,8 @@ struct Scitq: AsyncParsableCommand {
       """,
     version: Connection.software,
     subcommands: [
-      TaskCommand.self, WorkerCommand.self, UserCommand.self, FileCommand.self, StatusCommand.self, LoginCommand.self,
+      TaskCommand.self, WorkerCommand.self, UserCommand.self, FileCommand.self, StatusCommand.self,
+      LoginCommand.self,
       CertCommand.self,
     ])
 }

@@ -6,9 +6,11 @@ import SwiftProtobuf
 struct TaskCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration.command(
     "task", "The commands that are run.",
-    example: "scitq task create --container alpine --command 'echo \"hello world\"'\nscitq task list --status RF",
+    example:
+      "scitq task create --container alpine --command 'echo \"hello world\"'\nscitq task list --status RF",
     subcommands: [
-      TaskCreate.self, TaskList.self, Show.self, TaskOutput.self, Retry.self, Cancel.self, Wait.self, Explain.self,
+      TaskCreate.self, TaskList.self, Show.self, TaskOutput.self, Retry.self, Cancel.self, Wait.self,
+      Explain.self,
     ])
 
   struct Show: ClientCommand {
@@ -38,7 +40,8 @@ struct TaskCommand: AsyncParsableCommand {
 
     @OptionGroup var globals: Globals
     @Option(help: "The task's id.", transform: Values.id) var id: Int64
-    @Option(help: "How often the new task may be retried by itself.", transform: Values.count) var retry: UInt32?
+    @Option(help: "How often the new task may be retried by itself.", transform: Values.count) var retry:
+      UInt32?
     @Flag(help: "Also when the task succeeded.") var force = false
 
     func run(_ client: Client) async throws {
@@ -53,7 +56,8 @@ struct TaskCommand: AsyncParsableCommand {
       let new = try await client.connected { try await $0.call(.retryTask, asked) }.id
       try client.put(
         text: "task \(id) retried as task \(new)\n",
-        json: .object([.init("id", .integer(new)), .init("previous_task_id", .integer(id))]), quiet: "\(new)\n")
+        json: .object([.init("id", .integer(new)), .init("previous_task_id", .integer(id))]),
+        quiet: "\(new)\n")
     }
   }
 
@@ -78,7 +82,9 @@ struct TaskCommand: AsyncParsableCommand {
             try client.put(
               text: done ? "task \(id) canceled\n" : "task \(id) is being canceled\n",
               json: TaskRendering.json(task), quiet: "\(id)\n")
-          } catch let error as CallError where [.conflict, .notFound, .invalid].contains(error.code) && ids.count > 1 {
+          } catch let error as CallError
+            where [.conflict, .notFound, .invalid].contains(error.code) && ids.count > 1
+          {
             refused += 1
             try client.note("scitq: \(error)")
           }
@@ -117,7 +123,8 @@ struct TaskCommand: AsyncParsableCommand {
       }
       try client.put(
         text: Escaping.printableLines(answer.sentence) + "\n",
-        json: .object([.init("id", .integer(id)), .init("sentence", .string(answer.sentence))]), quiet: "\(id)\n")
+        json: .object([.init("id", .integer(id)), .init("sentence", .string(answer.sentence))]),
+        quiet: "\(id)\n")
     }
   }
 }

@@ -16,10 +16,13 @@ struct TaskCreate: ClientCommand {
   @OptionGroup(title: "The task") var flags: TaskFlags
   @Option(
     name: .customLong("from-file"),
-    help: "Create one task a line of this file, or of stdin with '-': commands, or JSON objects with the flags as keys.")
+    help:
+      "Create one task a line of this file, or of stdin with '-': commands, or JSON objects with the flags as keys."
+  )
   var fromFile: String?
   @Flag(help: "Wait until every task has ended; status 1 unless all succeeded.") var wait = false
-  @Flag(help: "Print what the task prints until it has ended; status 1 unless it succeeded.") var follow = false
+  @Flag(help: "Print what the task prints until it has ended; status 1 unless it succeeded.") var follow =
+    false
 
   /// Refused here and now, before a server is looked for; and only after the parser has had its say about misspelled
   /// flags, so that `--comand` is not answered with "the command is missing".
@@ -30,7 +33,8 @@ struct TaskCreate: ClientCommand {
     if fromFile == nil {
       do { _ = try flags.draft.newTask() } catch { throw ValidationError("\(error)") }
     } else if let command = flags.command, !command.contains(where: { !$0.isWhitespace }) {
-      throw ValidationError("the command is empty; leave --command out, or give a command for lines without one")
+      throw ValidationError(
+        "the command is empty; leave --command out, or give a command for lines without one")
     }
   }
 
@@ -39,7 +43,8 @@ struct TaskCreate: ClientCommand {
     guard client.token != nil else { throw Failure(Client.reminder) }
     let batches = try batches()
     let created = try await TaskSubmission(client).send(batches)
-    let message = created.count == 1 && fromFile == nil ? "task \(created.firstID) created" : Self.sentence(created)
+    let message =
+      created.count == 1 && fromFile == nil ? "task \(created.firstID) created" : Self.sentence(created)
     switch client.format {
     // What follows on stdout is the task's own output, and nothing but that.
     case _ where follow: try client.note(client.format == .quiet ? "\(created.firstID)" : message)
@@ -107,31 +112,41 @@ struct TaskFlags: ParsableArguments {
   @Option(help: "A file, folder or pattern for /resource, shared and read-only; may be repeated.")
   var resource: [String] = []
   @Option(help: "The folder that /output is copied to.") var output: String?
-  @Option(help: "Wait for this task to succeed; may be repeated.", transform: Lists.ids) var dependency: [[Int64]] = []
+  @Option(help: "Wait for this task to succeed; may be repeated.", transform: Lists.ids) var dependency:
+    [[Int64]] = []
   @Option(help: "A name for people.") var name: String?
-  @Option(help: "How often the task is retried by itself when it fails.", transform: Values.count) var retry: UInt32?
+  @Option(help: "How often the task is retried by itself when it fails.", transform: Values.count) var retry:
+    UInt32?
   @Option(parsing: .unconditional, help: "Tasks with a higher number go first.", transform: Values.priority)
   var priority: Int32?
   @Option(help: "CPUs that the task needs and is limited to.", transform: Values.processors) var cpu: Double?
-  @Option(name: .customLong("mem"), help: "Memory in GB that it needs and is limited to.", transform: Values.gigabytes)
+  @Option(
+    name: .customLong("mem"), help: "Memory in GB that it needs and is limited to.",
+    transform: Values.gigabytes)
   var memory: Int64?
   @Option(help: "Disk in GB that it needs.", transform: Values.gigabytes) var disk: Int64?
   @Option(help: "GPUs that it needs.", transform: Values.count) var gpu: UInt32?
-  @Option(help: "How much of a worker's slot it takes (default: 1).", transform: Values.weight) var weight: Double?
+  @Option(help: "How much of a worker's slot it takes (default: 1).", transform: Values.weight) var weight:
+    Double?
   @Flag(name: .customLong("accept-failure"), help: "Run also when a task it depends on has failed for good.")
   var acceptFailure = false
   @Option(
-    name: .customLong("on-dependency-failure"), help: "When a task it depends on has failed for good: wait or cancel.",
+    name: .customLong("on-dependency-failure"),
+    help: "When a task it depends on has failed for good: wait or cancel.",
     transform: TaskFlags.dependencyFailure)
   var onDependencyFailure: TaskDraft.DependencyFailure?
   @Option(
-    name: .customLong("download-timeout"), help: "The longest that downloading may take, as 90, 15m, 2h or 1d.",
+    name: .customLong("download-timeout"),
+    help: "The longest that downloading may take, as 90, 15m, 2h or 1d.",
     transform: Values.duration)
   var downloadTimeout: Duration?
-  @Option(name: .customLong("run-timeout"), help: "The longest that the command may run.", transform: Values.duration)
+  @Option(
+    name: .customLong("run-timeout"), help: "The longest that the command may run.",
+    transform: Values.duration)
   var runTimeout: Duration?
   @Option(
-    name: .customLong("upload-timeout"), help: "The longest that uploading may take.", transform: Values.duration)
+    name: .customLong("upload-timeout"), help: "The longest that uploading may take.",
+    transform: Values.duration)
   var uploadTimeout: Duration?
   @Option(help: "NAME=VALUE for the command's environment; may be repeated.", transform: Values.environment)
   var env: [EnvironmentEntry] = []

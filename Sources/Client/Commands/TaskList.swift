@@ -14,8 +14,10 @@ struct TaskList: ClientCommand {
     help: "Only tasks with this status: letters as in RUV, or words as in running; may be repeated.",
     transform: Values.statuses)
   var status: [[TaskStatus]] = []
-  @Option(name: .customLong("worker-id"), help: "Only tasks of this worker.", transform: Values.id) var workerID: Int64?
-  @Option(name: .customLong("step-id"), help: "Only tasks of this step.", transform: Values.id) var stepID: Int64?
+  @Option(name: .customLong("worker-id"), help: "Only tasks of this worker.", transform: Values.id)
+  var workerID: Int64?
+  @Option(name: .customLong("step-id"), help: "Only tasks of this step.", transform: Values.id) var stepID:
+    Int64?
   @Option(name: .customLong("workflow-id"), help: "Only tasks of this workflow.", transform: Values.id)
   var workflowID: Int64?
   @Option(help: "Only tasks whose command contains this; % stands for anything.") var command: String?

@@ -41,7 +41,8 @@ struct TaskFollowing {
       }
       try await TaskPrinting(client, id: id, stream: .unspecified, tail: 0).run(follow: true)
       let asked = id
-      last = try await client.connected { session in try await session.call(.getTask, .with { $0.id = asked }) }
+      last = try await client.connected { session in try await session.call(.getTask, .with { $0.id = asked })
+      }
     } while last.nextTaskID > 0
     // The log's end comes before the verdict of a task that is still to be retried, or whose outputs are on their way.
     let ids = [id]

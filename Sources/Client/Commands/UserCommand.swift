@@ -100,7 +100,8 @@ struct UserCommand: AsyncParsableCommand {
       _ = try await client.connected { session in
         try await session.call(.deleteUser, .with { $0.id = id })
       }
-      try client.put(text: "user \(id) deleted\n", json: .object([.init("id", .integer(id))]), quiet: "\(id)\n")
+      try client.put(
+        text: "user \(id) deleted\n", json: .object([.init("id", .integer(id))]), quiet: "\(id)\n")
     }
   }
 

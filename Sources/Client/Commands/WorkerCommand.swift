@@ -30,7 +30,9 @@ struct WorkerCommand: AsyncParsableCommand {
       example: "scitq worker delete --worker-id 12")
 
     @OptionGroup var globals: Globals
-    @Option(name: [.customLong("worker-id"), .customLong("id")], help: "The worker's id; may be repeated.", transform: Lists.ids)
+    @Option(
+      name: [.customLong("worker-id"), .customLong("id")], help: "The worker's id; may be repeated.",
+      transform: Lists.ids)
     var workerIDs: [[Int64]]
 
     func run(_ client: Client) async throws {
@@ -52,7 +54,8 @@ struct WorkerCommand: AsyncParsableCommand {
 
     @OptionGroup var globals: Globals
     @Option(
-      name: [.customLong("worker-id"), .customLong("id")], help: "The worker's id; may be repeated; all workers without.",
+      name: [.customLong("worker-id"), .customLong("id")],
+      help: "The worker's id; may be repeated; all workers without.",
       transform: Lists.ids)
     var workerIDs: [[Int64]] = []
 
@@ -74,7 +77,9 @@ struct WorkerCommand: AsyncParsableCommand {
 enum Lists {
   static func ids(_ text: String) throws(TextProblem) -> [Int64] {
     var ids: [Int64] = []
-    for part in text.split(separator: ",", omittingEmptySubsequences: false) { ids.append(try Values.id(String(part))) }
+    for part in text.split(separator: ",", omittingEmptySubsequences: false) {
+      ids.append(try Values.id(String(part)))
+    }
     return ids
   }
 }

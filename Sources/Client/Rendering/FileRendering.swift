@@ -26,7 +26,9 @@ enum FileRendering {
   }
 
   static func json(_ file: MovedFile) -> JSON {
-    .object([.init("uri", .string(file.uri)), .init("bytes", .integer(file.bytes)), .init("hash", .text(file.hash))])
+    .object([
+      .init("uri", .string(file.uri)), .init("bytes", .integer(file.bytes)), .init("hash", .text(file.hash)),
+    ])
   }
 
   private static func microseconds(_ date: Date) -> Int64 { Int64(date.timeIntervalSince1970 * 1_000_000) }

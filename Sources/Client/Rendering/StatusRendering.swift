@@ -2,18 +2,28 @@ import ScitqProtocol
 
 /// The server at a glance.
 enum StatusRendering {
-  static func text(_ status: WireServerStatus, address: ServerAddress, now: Int64, _ style: OutputStyle) -> String {
+  static func text(_ status: WireServerStatus, address: ServerAddress, now: Int64, _ style: OutputStyle)
+    -> String
+  {
     let counts = TaskStatus.allCases.compactMap { known in
       status.tasks.first { $0.status == known.rawValue && $0.count > 0 }.map { (known, $0.count) }
     }
     let tasks = counts.map { style.painted("\($1) \($0.word)", TaskRendering.paint($0.rawValue)) }
     var lines = [
       ("server", "\(Escaping.printable(status.software)) at \(address)"),
-      ("up since", Moment.local(status.startedAt, style.zone).map { "\($0) (\(Quantity.duration(now - status.startedAt)))" } ?? "-"),
+      (
+        "up since",
+        Moment.local(status.startedAt, style.zone).map {
+          "\($0) (\(Quantity.duration(now - status.startedAt)))"
+        } ?? "-"
+      ),
       ("workers", "\(status.workersConnected) connected of \(status.workersKnown) known"),
       ("slots", "\(Quantity.trimmed(status.slotsUsed)) used of \(Quantity.trimmed(status.slots))"),
       ("tasks", tasks.isEmpty ? "none" : tasks.joined(separator: ", ")),
-      ("database", "\(Quantity.bytes(status.databaseBytes)), \(Quantity.bytes(status.diskFreeBytes)) free on its disk"),
+      (
+        "database",
+        "\(Quantity.bytes(status.databaseBytes)), \(Quantity.bytes(status.diskFreeBytes)) free on its disk"
+      ),
     ]
     lines += status.warnings.map { ("warning", style.painted(Escaping.printable($0), .yellow)) }
     let width = lines.map(\.0.count).max() ?? 0

@@ -8,7 +8,8 @@ enum TaskRendering {
     var columns: [Table.Column] = [
       .init(title: "ID", alignment: .right), .init(title: "NAME", shrinksTo: 8), .init(title: "STATUS"),
       .init(title: "WORKER", shrinksTo: 8), .init(title: "STEP", alignment: .right),
-      .init(title: "CONTAINER", shrinksTo: 10), .init(title: "COMMAND", shrinksTo: 12), .init(title: "CREATED"),
+      .init(title: "CONTAINER", shrinksTo: 10), .init(title: "COMMAND", shrinksTo: 12),
+      .init(title: "CREATED"),
       .init(title: "DURATION", alignment: .right),
     ]
     if showHidden { columns.append(.init(title: "HIDDEN")) }
@@ -29,7 +30,8 @@ enum TaskRendering {
   /// How a task ended, or where it stands: `task 12 failed: …`.
   static func ending(_ task: WireTask) -> String {
     let again = task.previousTaskID == 0 ? "" : " (a retry of task \(task.previousTaskID))"
-    let message = task.message.isEmpty || task.status == TaskStatus.succeeded.rawValue
+    let message =
+      task.message.isEmpty || task.status == TaskStatus.succeeded.rawValue
       ? "" : ": \(Escaping.printable(task.message))"
     return "task \(task.id)\(again) \(word(task))\(message)"
   }
@@ -129,7 +131,8 @@ enum TaskRendering {
       JSON.Member("inputs", .strings(spec.inputs)),
       JSON.Member("resources", .strings(spec.resources)),
       JSON.Member("output", .text(spec.output)),
-      JSON.Member("env", .object(spec.env.sorted { $0.key < $1.key }.map { JSON.Member($0.key, .string($0.value)) })),
+      JSON.Member(
+        "env", .object(spec.env.sorted { $0.key < $1.key }.map { JSON.Member($0.key, .string($0.value)) })),
       JSON.Member("container_options", .strings(spec.containerOptions)),
       JSON.Member("cpu", orNull(spec.needs.cpu)),
       JSON.Member("memory_bytes", .id(spec.needs.memoryBytes)),
@@ -172,7 +175,8 @@ enum TaskRendering {
         .array(
           task.outputs.map { file in
             JSON.object([
-              JSON.Member("uri", .string(file.uri)), JSON.Member("bytes", .integer(file.bytes)), JSON.Member("hash", .text(file.hash)),
+              JSON.Member("uri", .string(file.uri)), JSON.Member("bytes", .integer(file.bytes)),
+              JSON.Member("hash", .text(file.hash)),
             ])
           })),
     ])
@@ -226,6 +230,9 @@ enum TaskRendering {
   private static func orNull(_ value: Double) -> JSON { value == 0 ? .null : .number(value) }
 
   private static func indented(_ text: String) -> String {
-    text.contains("\n") ? "\n" + text.split(separator: "\n", omittingEmptySubsequences: false).map { "    \($0)" }.joined(separator: "\n") : text
+    text.contains("\n")
+      ? "\n"
+        + text.split(separator: "\n", omittingEmptySubsequences: false).map { "    \($0)" }.joined(
+          separator: "\n") : text
   }
 }

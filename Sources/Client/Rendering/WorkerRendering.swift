@@ -64,7 +64,8 @@ enum WorkerRendering {
         .init(Quantity.percent(stats.cpuPercent)), .init(Quantity.percent(stats.memoryPercent)),
         .init(Quantity.fixed(stats.load, places: 2)), .init(Quantity.percent(stats.iowaitPercent)),
         .init(stats.disks.isEmpty ? "-" : stats.disks.map(disk).joined(separator: ", ")),
-        .init(Quantity.rate(stats.diskReadBytesPerSecond)), .init(Quantity.rate(stats.diskWriteBytesPerSecond)),
+        .init(Quantity.rate(stats.diskReadBytesPerSecond)),
+        .init(Quantity.rate(stats.diskWriteBytesPerSecond)),
         .init(Quantity.rate(stats.networkReceivedBytesPerSecond)),
         .init(Quantity.rate(stats.networkSentBytesPerSecond)), .init("\(stats.running)"),
       ]
@@ -75,7 +76,9 @@ enum WorkerRendering {
 
   static func statsJSON(_ worker: WireWorkerStats) -> JSON {
     let stats = worker.stats
-    let identity: [JSON.Member] = [JSON.Member("worker_id", .integer(worker.workerID)), JSON.Member("name", .string(worker.name))]
+    let identity: [JSON.Member] = [
+      JSON.Member("worker_id", .integer(worker.workerID)), JSON.Member("name", .string(worker.name)),
+    ]
     guard worker.hasStats else { return .object(identity + [JSON.Member("at", .null)]) }
     let disks = stats.disks.map { disk in
       JSON.object([

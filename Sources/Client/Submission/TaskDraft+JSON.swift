@@ -1,6 +1,7 @@
 /// The keys of a JSON line: the names of the flags, in singular or plural where a flag may be repeated.
 private enum DraftKey: String, CaseIterable {
-  case command, container, shell, input, resource, output, dependency, name, retry, priority, cpu, mem, disk, gpu
+  case command, container, shell, input, resource, output, dependency, name, retry, priority, cpu, mem, disk,
+    gpu
   case acceptFailure = "accept-failure"
   case onDependencyFailure = "on-dependency-failure"
   case downloadTimeout = "download-timeout"
@@ -37,7 +38,8 @@ extension TaskDraft {
         throw TextProblem("the key '\(Escaping.printable(member.key))' is not known; \(hint)")
       }
       guard seen.insert(key).inserted else {
-        throw TextProblem("the key '\(key.rawValue)' is given twice, in singular and plural or with '_' and '-'")
+        throw TextProblem(
+          "the key '\(key.rawValue)' is given twice, in singular and plural or with '_' and '-'")
       }
       if member.value == .null { continue }
       do {
@@ -111,7 +113,9 @@ extension JSON {
   /// A whole number as written, so that flags and keys share one reader with its bounds.
   fileprivate var asWholeText: String {
     get throws(TextProblem) {
-      guard case .integer(let value) = self else { throw TextProblem("it is \(kind), and should be a whole number") }
+      guard case .integer(let value) = self else {
+        throw TextProblem("it is \(kind), and should be a whole number")
+      }
       return String(value)
     }
   }
@@ -128,7 +132,9 @@ extension JSON {
 
   fileprivate var asTruth: Bool {
     get throws(TextProblem) {
-      guard case .bool(let value) = self else { throw TextProblem("it is \(kind), and should be true or false") }
+      guard case .bool(let value) = self else {
+        throw TextProblem("it is \(kind), and should be true or false")
+      }
       return value
     }
   }
@@ -146,7 +152,9 @@ extension JSON {
     get throws(TextProblem) {
       var entries: [EnvironmentEntry] = []
       if case .object(let members) = self {
-        for member in members { entries.append(try EnvironmentEntry(name: member.key, value: try member.value.asText)) }
+        for member in members {
+          entries.append(try EnvironmentEntry(name: member.key, value: try member.value.asText))
+        }
       } else {
         for text in try asTexts { entries.append(try Values.environment(text)) }
       }

@@ -65,9 +65,12 @@ struct TaskDraft: Hashable, Sendable {
     guard command.contains(where: { !$0.isWhitespace }) else {
       throw TextProblem("the command is empty; give a command to run as --command '…'")
     }
-    guard !command.utf8.contains(0) else { throw TextProblem("the command has a NUL character, which cannot be run") }
+    guard !command.utf8.contains(0) else {
+      throw TextProblem("the command has a NUL character, which cannot be run")
+    }
     if let output, output.contains("|") {
-      throw TextProblem("the output '\(Escaping.printable(output))' has an action; actions are for inputs and resources")
+      throw TextProblem(
+        "the output '\(Escaping.printable(output))' has an action; actions are for inputs and resources")
     }
     for uri in inputs + resources + [output].compactMap(\.self) where uri.isEmpty {
       throw TextProblem("an input, resource or output is empty; give a URI or a path")

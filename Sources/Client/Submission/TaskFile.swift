@@ -13,13 +13,16 @@ enum TaskFile {
       do {
         let asJSON = isJSON ?? (first == UInt8(ascii: "{") && looksLikeObject(line.bytes))
         isJSON = asJSON
-        let draft = asJSON ? try TaskDraft(json: JSONParser.parse(line.bytes)) : try command(line.bytes, defaults)
+        let draft =
+          asJSON ? try TaskDraft(json: JSONParser.parse(line.bytes)) : try command(line.bytes, defaults)
         try batches.append(try draft.filled(from: defaults).newTask())
       } catch let problem as TextProblem {
         throw TextProblem("\(name), line \(line.number): \(problem)")
       }
     }
-    guard batches.count > 0 else { throw TextProblem("\(name) names no task; give one command or JSON object a line") }
+    guard batches.count > 0 else {
+      throw TextProblem("\(name) names no task; give one command or JSON object a line")
+    }
     return batches
   }
 
@@ -37,7 +40,9 @@ enum TaskFile {
     guard defaults.command == nil else {
       throw TextProblem("this is a command, and --command is given too; give one of the two")
     }
-    guard let command = String(validating: bytes, as: UTF8.self) else { throw TextProblem("this is not UTF-8 text") }
+    guard let command = String(validating: bytes, as: UTF8.self) else {
+      throw TextProblem("this is not UTF-8 text")
+    }
     var draft = TaskDraft()
     draft.command = command
     return draft

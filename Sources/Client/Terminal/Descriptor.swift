@@ -7,7 +7,9 @@ enum Descriptor {
     var failure: Int32 = 0
     block = [UInt8](unsafeUninitializedCapacity: limit) { buffer, count in
       var result: Int
-      repeat { result = Foundation.read(descriptor, buffer.baseAddress, limit) } while result < 0 && errno == EINTR
+      repeat {
+        result = Foundation.read(descriptor, buffer.baseAddress, limit)
+      } while result < 0 && errno == EINTR
       failure = result < 0 ? errno : 0
       count = max(result, 0)
     }

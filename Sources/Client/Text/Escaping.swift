@@ -20,7 +20,9 @@ enum Escaping {
   /// As `printable`, but lines and tabs stay.
   static func printableLines(_ text: String) -> String {
     text.split(separator: "\n", omittingEmptySubsequences: false)
-      .map { $0.split(separator: "\t", omittingEmptySubsequences: false).map(printable).joined(separator: "\t") }
+      .map {
+        $0.split(separator: "\t", omittingEmptySubsequences: false).map(printable).joined(separator: "\t")
+      }
       .joined(separator: "\n")
   }
 

@@ -9,7 +9,9 @@ enum Nearest {
   static func nearest(to word: String, among candidates: [String]) -> String? {
     // A word nobody would type is not worth a quadratic comparison.
     guard word.utf8.count <= 64 else { return nil }
-    let scored = candidates.map { (candidate: $0, slips: slips(from: word.lowercased(), to: $0.lowercased())) }
+    let scored = candidates.map {
+      (candidate: $0, slips: slips(from: word.lowercased(), to: $0.lowercased()))
+    }
     guard let best = scored.min(by: { $0.slips < $1.slips }) else { return nil }
     let isPrefix = word.count >= 3 && best.candidate.hasPrefix(word)
     return best.slips <= max(1, min(3, word.count / 3)) || isPrefix ? best.candidate : nil

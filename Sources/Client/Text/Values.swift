@@ -99,7 +99,8 @@ enum Values {
 
   static func processors(_ text: String) throws(TextProblem) -> Double {
     guard let count = Double(text) else {
-      throw TextProblem("'\(Escaping.printable(text))' is no number of CPUs; give one from 0 on, such as 4 or 0.5")
+      throw TextProblem(
+        "'\(Escaping.printable(text))' is no number of CPUs; give one from 0 on, such as 4 or 0.5")
     }
     return try processors(count)
   }
@@ -114,7 +115,8 @@ enum Values {
   /// Gigabytes as people write them, in bytes. A GB of memory or disk is 2³⁰ bytes here, as it is for container engines.
   static func gigabytes(_ text: String) throws(TextProblem) -> Int64 {
     guard let count = Double(text) else {
-      throw TextProblem("'\(Escaping.printable(text))' is no size; give gigabytes as a number, such as 64 or 0.5")
+      throw TextProblem(
+        "'\(Escaping.printable(text))' is no size; give gigabytes as a number, such as 64 or 0.5")
     }
     return try gigabytes(count)
   }
@@ -137,7 +139,8 @@ enum Values {
 
   static func server(_ text: String) throws(TextProblem) -> ServerAddress {
     guard let address = ServerAddress(text) else {
-      throw TextProblem("'\(Escaping.printable(text))' is no server address; write host:port, such as localhost:50051")
+      throw TextProblem(
+        "'\(Escaping.printable(text))' is no server address; write host:port, such as localhost:50051")
     }
     return address
   }
@@ -154,7 +157,9 @@ enum Values {
       let letters = part.filter { $0 != " " }.map { TaskStatus(rawValue: $0.uppercased()) }
       guard !letters.isEmpty, letters.allSatisfy({ $0 != nil }) else {
         let words = TaskStatus.allCases.map { $0.word.replacing(" ", with: "-") }
-        let hint = Nearest.sentence(to: word, among: words) ?? "letters such as RUV and words such as running are known"
+        let hint =
+          Nearest.sentence(to: word, among: words)
+          ?? "letters such as RUV and words such as running are known"
         throw TextProblem("'\(Escaping.printable(String(part)))' is no status; \(hint)")
       }
       found += letters.compactMap { $0 }

@@ -11,7 +11,8 @@ struct Dialer: Sendable {
 
   func open(token: String?) async throws -> Connection {
     if let path = environment["SCITQ_SSL_CERTIFICATE"], !path.isEmpty {
-      guard let pem = try? String(contentsOfFile: path, encoding: .utf8), Certificates.fingerprint(pem: pem) != nil
+      guard let pem = try? String(contentsOfFile: path, encoding: .utf8),
+        Certificates.fingerprint(pem: pem) != nil
       else {
         throw Failure("SCITQ_SSL_CERTIFICATE names \(path), which cannot be read as a PEM certificate")
       }
@@ -23,7 +24,8 @@ struct Dialer: Sendable {
         return try await connect(.authority(pem: pem), token)
       } catch let error as CallError where error.code == .unavailable {
         // Gone, or another than it was? Only the certificate that it shows can tell.
-        guard let authority = try? await authority(), authority.fingerprint != Certificates.fingerprint(pem: pem)
+        guard let authority = try? await authority(),
+          authority.fingerprint != Certificates.fingerprint(pem: pem)
         else { throw error }
         return try await settle(authority, pinned: pem, known, token)
       }
@@ -61,7 +63,8 @@ struct Dialer: Sendable {
     _ authority: PresentedCertificate, pinned: String?, _ known: KnownServers?, _ token: String?
   ) async throws -> Connection {
     var facts = TrustDecision.Facts(
-      address: address, presented: authority.fingerprint, expected: expectedFingerprint, hasTerminal: Prompt.isPossible)
+      address: address, presented: authority.fingerprint, expected: expectedFingerprint,
+      hasTerminal: Prompt.isPossible)
     if let pinned, let known, let fingerprint = Certificates.fingerprint(pem: pinned) {
       facts.pinned = (fingerprint, known.file(for: address).path)
     }
@@ -84,7 +87,9 @@ struct Dialer: Sendable {
 
   /// Shows the fingerprint on the terminal; returns if the person says yes.
   private func ask(about authority: PresentedCertificate) throws {
-    guard let prompt = Prompt.open() else { throw Failure("the terminal was closed before it could be asked on") }
+    guard let prompt = Prompt.open() else {
+      throw Failure("the terminal was closed before it could be asked on")
+    }
     try prompt.say(
       """
       The certificate of \(address) is not known here.

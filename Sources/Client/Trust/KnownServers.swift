@@ -23,7 +23,8 @@ struct KnownServers {
   /// Where this server's authority is kept.
   func file(for address: ServerAddress) -> URL {
     let host = address.host.lowercased().map { character in
-      character.isASCII && (character.isLetter || character.isNumber || ".-:%".contains(character)) ? character : "_"
+      character.isASCII && (character.isLetter || character.isNumber || ".-:%".contains(character))
+        ? character : "_"
     }
     return folder.appending(path: "\(String(host))_\(address.port).pem", directoryHint: .notDirectory)
   }
@@ -32,8 +33,10 @@ struct KnownServers {
   func pinned(for address: ServerAddress) throws -> String? {
     let file = file(for: address)
     guard FileManager.default.fileExists(atPath: file.path) else { return nil }
-    guard let pem = try? String(contentsOf: file, encoding: .utf8), Certificates.fingerprint(pem: pem) != nil else {
-      throw Failure("\(file.path) cannot be read as a PEM certificate; remove it to be asked about the server again")
+    guard let pem = try? String(contentsOf: file, encoding: .utf8), Certificates.fingerprint(pem: pem) != nil
+    else {
+      throw Failure(
+        "\(file.path) cannot be read as a PEM certificate; remove it to be asked about the server again")
     }
     return pem
   }
@@ -76,7 +79,9 @@ enum Certificates {
   /// Fingerprints are compared without colons, blanks, case and an algorithm's name before them.
   static func normalized(_ fingerprint: String) -> String {
     var text = fingerprint.lowercased()
-    for prefix in ["sha256:", "sha256=", "sha-256:"] where text.hasPrefix(prefix) { text.removeFirst(prefix.count) }
+    for prefix in ["sha256:", "sha256=", "sha-256:"] where text.hasPrefix(prefix) {
+      text.removeFirst(prefix.count)
+    }
     return text.filter { $0 != ":" && !$0.isWhitespace }
   }
 

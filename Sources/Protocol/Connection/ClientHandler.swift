@@ -1,6 +1,6 @@
-import SwiftProtobuf
 import NIOCore
 import NIOSSL
+import SwiftProtobuf
 
 /// The client's end of the conversation. Lives on its channel's event loop.
 final class ClientHandler: ChannelInboundHandler {
@@ -100,7 +100,9 @@ final class ClientHandler: ChannelInboundHandler {
       isWelcome = true
       welcomed.succeed(welcome)
     case .response:
-      guard case .single(let continuation, let credit)? = waiters.removeValue(forKey: frame.stream) else { return }
+      guard case .single(let continuation, let credit)? = waiters.removeValue(forKey: frame.stream) else {
+        return
+      }
       credit?.close()
       continuation.resume(returning: .success(frame.payload))
     case .error:
@@ -130,7 +132,8 @@ final class ClientHandler: ChannelInboundHandler {
 
   private func push(_ frame: Frame) {
     switch Method(rawValue: frame.method) {
-    case .orders: if let message = try? WireOrders(serializedBytes: frame.payload) { onPush(.orders(message)) }
+    case .orders:
+      if let message = try? WireOrders(serializedBytes: frame.payload) { onPush(.orders(message)) }
     case .revocations:
       if let message = try? WireRevocations(serializedBytes: frame.payload) { onPush(.revocations(message)) }
     case .settings:

@@ -88,7 +88,8 @@ public final class Connection: Sendable {
       let why = error.connectionErrors.first.map { "\($0.error)" } ?? error.dnsAError.map { "\($0)" } ?? ""
       return CallError(
         .unavailable,
-        "dial tcp \(address): \(why.contains("refused") ? "connection refused" : why.isEmpty ? "no such host" : why)")
+        "dial tcp \(address): \(why.contains("refused") ? "connection refused" : why.isEmpty ? "no such host" : why)"
+      )
     }
     return CallError(.unavailable, "dial tcp \(address): \(describe(error))")
   }
@@ -230,7 +231,8 @@ public final class Connection: Sendable {
     let handler = handler
     let loop = channel.eventLoop
     let result = await withTaskCancellationHandler {
-      await withCheckedContinuation { (continuation: CheckedContinuation<Result<[UInt8], CallError>, Never>) in
+      await withCheckedContinuation {
+        (continuation: CheckedContinuation<Result<[UInt8], CallError>, Never>) in
         loop.execute {
           let id = handler.value.open(.single(continuation, credit)) { begin(handler.value, $0) }
           stream.withLock { $0 = id }
@@ -249,7 +251,8 @@ public final class Connection: Sendable {
       let bytes: [UInt8] = try message.serializedBytes()
       guard bytes.count + 8 <= Frame.maximumLength else {
         throw CallError(
-          .invalid, "a message of \(bytes.count) bytes does not fit a frame; at most \(Frame.maximumLength) do")
+          .invalid,
+          "a message of \(bytes.count) bytes does not fit a frame; at most \(Frame.maximumLength) do")
       }
       return bytes
     } catch let error as CallError {

@@ -57,9 +57,9 @@ public struct Trust: Sendable {
           let handler = try NIOSSLClientHandler(
             context: context, serverHostname: nil,
             customVerificationCallback: { chain, verdict in
-            let presented = chain.compactMap { try? PresentedCertificate($0) }
-            seen.succeed(presented)
-            verdict.succeed(NIOSSLVerificationResult.failed)
+              let presented = chain.compactMap { try? PresentedCertificate($0) }
+              seen.succeed(presented)
+              verdict.succeed(NIOSSLVerificationResult.failed)
             })
           try channel.pipeline.syncOperations.addHandler(handler)
           try channel.pipeline.syncOperations.addHandler(ProbeEnd(seen))

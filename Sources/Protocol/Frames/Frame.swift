@@ -1,6 +1,7 @@
 /// What a frame is for.
 public enum FrameKind: UInt8, CaseIterable, Sendable {
-  case hello = 1, welcome, request, response, error, push, chunk, end, cancel, ping, pong
+  case hello = 1
+  case welcome, request, response, error, push, chunk, end, cancel, ping, pong
   /// The receiver of a stream has used up so many bytes of it: the payload is that number, four bytes.
   case window
 }

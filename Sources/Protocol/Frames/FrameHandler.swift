@@ -1,5 +1,5 @@
-import SwiftProtobuf
 package import NIOCore
+import SwiftProtobuf
 
 /// Bytes to frames and back in a channel's pipeline.
 ///

@@ -27,17 +27,38 @@ public struct Push<Payload: Message>: Sendable {
 /// The number of each call in the frame header. A number is never used again for another call.
 public enum Method: UInt16, CaseIterable, Sendable {
   // Anybody who reaches the port.
-  case login = 1, certificate = 2, changePassword = 3
+  case login = 1
+  case certificate = 2
+  case changePassword = 3
   // Users.
-  case createTasks = 20, listTasks = 21, getTask = 22, retryTask = 23, cancelTask = 24, waitTasks = 25
-  case explainTask = 26, readLog = 27
-  case listWorkers = 40, workerStats = 41, deleteWorkers = 42
-  case listUsers = 60, createUser = 61, updateUser = 62, deleteUser = 63
-  case serverStatus = 80, remotes = 81
+  case createTasks = 20
+  case listTasks = 21
+  case getTask = 22
+  case retryTask = 23
+  case cancelTask = 24
+  case waitTasks = 25
+  case explainTask = 26
+  case readLog = 27
+  case listWorkers = 40
+  case workerStats = 41
+  case deleteWorkers = 42
+  case listUsers = 60
+  case createUser = 61
+  case updateUser = 62
+  case deleteUser = 63
+  case serverStatus = 80
+  case remotes = 81
   // Workers.
-  case reconcile = 100, report = 101, appendLog = 102, beat = 103, workerRemotes = 104, leave = 105
+  case reconcile = 100
+  case report = 101
+  case appendLog = 102
+  case beat = 103
+  case workerRemotes = 104
+  case leave = 105
   // Pushed to workers.
-  case orders = 120, revocations = 121, settings = 122
+  case orders = 120
+  case revocations = 121
+  case settings = 122
 }
 
 extension Call where Request == WireLogin, Response == WireLoggedIn {

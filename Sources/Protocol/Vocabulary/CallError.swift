@@ -1,7 +1,9 @@
 /// A call that could not be done: a stable code, a sentence for people, and the field at fault.
 public struct CallError: Error, Hashable, Sendable, CustomStringConvertible {
   public enum Code: String, CaseIterable, Sendable, Codable {
-    case unauthenticated, forbidden, notFound = "not-found", invalid, conflict, exhausted, unavailable,
+    case unauthenticated, forbidden
+    case notFound = "not-found"
+    case invalid, conflict, exhausted, unavailable,
       superseded, `internal`
   }
 

@@ -69,7 +69,8 @@ actor Accounts {
     return answer
   }
 
-  private func check(_ name: String, _ password: String, from address: String) async throws(CallError) -> User {
+  private func check(_ name: String, _ password: String, from address: String) async throws(CallError) -> User
+  {
     let wait = throttle.delay(name: name, address: address, now: .now)
     if wait > .zero {
       do { try await Task.sleep(for: wait) } catch {
@@ -114,7 +115,8 @@ actor Accounts {
     } catch { throw Engine.unavailable(error) }
     guard let user else {
       throw CallError(
-        .unauthenticated, "the token is wrong or has expired: log in again with export SCITQ_TOKEN=$(scitq login)")
+        .unauthenticated,
+        "the token is wrong or has expired: log in again with export SCITQ_TOKEN=$(scitq login)")
     }
     return user
   }
@@ -209,14 +211,16 @@ actor Accounts {
 
   private func get(_ id: UserID) async throws(CallError) -> User {
     guard let user = try await list().first(where: { $0.id == id }) else {
-      throw CallError(.notFound, "user \(id) does not exist; `scitq user list` shows those that do", field: "id")
+      throw CallError(
+        .notFound, "user \(id) does not exist; `scitq user list` shows those that do", field: "id")
     }
     return user
   }
 
   private func named(_ name: String) async throws(CallError) -> User {
     guard let user = try await list().first(where: { $0.username == name }) else {
-      throw CallError(.notFound, "there is no user \(name); `scitq user list` shows those that exist", field: "username")
+      throw CallError(
+        .notFound, "there is no user \(name); `scitq user list` shows those that exist", field: "username")
     }
     return user
   }
@@ -242,7 +246,8 @@ actor Accounts {
   }
 
   private static func check(name: String) throws(CallError) {
-    guard !name.isEmpty, name.count <= 64, name.allSatisfy({ $0.isLetter || $0.isNumber || "._-@".contains($0) })
+    guard !name.isEmpty, name.count <= 64,
+      name.allSatisfy({ $0.isLetter || $0.isNumber || "._-@".contains($0) })
     else {
       throw CallError(
         .invalid, "a user name has 1 to 64 letters, digits and . _ - @; this is \"\(name.prefix(80))\"",

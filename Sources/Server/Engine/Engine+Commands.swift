@@ -26,7 +26,9 @@ extension Engine {
     for command in commands {
       switch command {
       case .submit(let submission, _):
-        for task in submission.tasks { prerequisites.formUnion(task.dependencies.map(TaskID.init(rawValue:))) }
+        for task in submission.tasks {
+          prerequisites.formUnion(task.dependencies.map(TaskID.init(rawValue:)))
+        }
         if !submission.key.isEmpty { keys.append((submission.owner.id, submission.key)) }
       case .retry(let request, _, _): retried.insert(TaskID(request.id))
       case .cancel(let id, _, _): wanted.insert(id)

@@ -26,8 +26,11 @@ extension Engine {
       }
     }
     // What was taken in before is still answered by what is true now: the answer may have been lost on its way.
-    for report in reports where report.sequence <= sequence && TaskStatus(rawValue: report.status)?.isFinal == false {
-      if active[TaskID(report.taskID)].map({ $0.worker == worker && $0.assignment == report.assignment }) != true {
+    for report in reports
+    where report.sequence <= sequence && TaskStatus(rawValue: report.status)?.isFinal == false {
+      if active[TaskID(report.taskID)].map({ $0.worker == worker && $0.assignment == report.assignment })
+        != true
+      {
         var attempt = WireAttemptRef()
         attempt.taskID = report.taskID
         attempt.assignment = report.assignment
@@ -44,7 +47,8 @@ extension Engine {
 
   /// The attempt ended by a report of this very batch.
   private func endedNow(_ attempt: WireAttemptRef) -> Bool {
-    batch.updated[TaskID(attempt.taskID)].map { $0.assignment == attempt.assignment && $0.status.isFinal } ?? false
+    batch.updated[TaskID(attempt.taskID)].map { $0.assignment == attempt.assignment && $0.status.isFinal }
+      ?? false
   }
 
   static let superseded = CallError(.superseded, "the worker has connected again, or was deleted")
@@ -103,7 +107,8 @@ extension Engine {
     var row = row
     announcement.ended.append(row.id)
     // Lost with its worker, or refused by it: that is nothing the task did, and spends nothing.
-    let blameless = row.reason == FailureReason.workerLost.rawValue || row.reason == FailureReason.refused.rawValue
+    let blameless =
+      row.reason == FailureReason.workerLost.rawValue || row.reason == FailureReason.refused.rawValue
     if row.status == .failed, !row.cancelRequested {
       let mostLosses = Int32(clamping: configuration.workers.maxLosses)
       if blameless && row.losses + 1 >= mostLosses {
@@ -111,7 +116,9 @@ extension Engine {
       } else if blameless || row.retry > 0 {
         var clone = row.clone(id: TaskID(nextTask), at: batch.now)
         nextTask += 1
-        if blameless { clone.losses += 1 } else {
+        if blameless {
+          clone.losses += 1
+        } else {
           clone.losses = 0
           clone.retry -= 1
         }

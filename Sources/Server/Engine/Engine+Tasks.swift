@@ -24,7 +24,8 @@ extension Engine {
         return reply(
           .failure(
             CallError(
-              .notFound, "dependency \(dependency)\(place) does not exist; name the id of a task", field: "dependency"
+              .notFound, "dependency \(dependency)\(place) does not exist; name the id of a task",
+              field: "dependency"
             )))
       }
     }
@@ -40,7 +41,9 @@ extension Engine {
         nextSpec += 1
       }
       let status = add(task, spec: previous!.id, previous!.needs, owner: submission.owner, known)
-      if let last = runs.last, last.status == status { runs[runs.count - 1].last += 1 } else {
+      if let last = runs.last, last.status == status {
+        runs[runs.count - 1].last += 1
+      } else {
         runs.append((status, nextTask - 1, nextTask - 1))
       }
     }
@@ -61,7 +64,8 @@ extension Engine {
     guard var row = known.newest[id] ?? batch.inserted(id) else { return nil }
     // This very batch may have put a clone in its place, or ended it.
     while let next = batch.updated[row.id]?.next ?? row.next, let clone = batch.inserted(next) { row = clone }
-    let status = cluster.task(row.id)?.status ?? batch.updated[row.id]?.status ?? batch.inserted(row.id)?.status
+    let status =
+      cluster.task(row.id)?.status ?? batch.updated[row.id]?.status ?? batch.inserted(row.id)?.status
     return (row.id, status ?? row.status)
   }
 
@@ -110,15 +114,20 @@ extension Engine {
     let status = cluster.task(id)?.status ?? row.status
     if let refusal = Self.forbidden(row, user) { return reply(.failure(refusal)) }
     if let next = row.next {
-      return reply(.failure(CallError(.conflict, "task \(id) was retried already, as task \(next)", field: "id")))
+      return reply(
+        .failure(CallError(.conflict, "task \(id) was retried already, as task \(next)", field: "id")))
     }
     guard status.isFinal else {
       return reply(
-        .failure(CallError(.conflict, "task \(id) is \(status.word): only a task that has ended can be retried", field: "id")))
+        .failure(
+          CallError(
+            .conflict, "task \(id) is \(status.word): only a task that has ended can be retried", field: "id")
+        ))
     }
     guard status != .succeeded || request.force else {
       return reply(
-        .failure(CallError(.conflict, "task \(id) has succeeded; --force runs it again all the same", field: "id")))
+        .failure(
+          CallError(.conflict, "task \(id) has succeeded; --force runs it again all the same", field: "id")))
     }
     var clone = row.clone(id: TaskID(nextTask), at: batch.now)
     nextTask += 1
@@ -134,7 +143,8 @@ extension Engine {
     }
     clone.status = unmet.isEmpty ? .pending : .waiting
     clone.unmet = Int32(unmet.count)
-    replace(row, with: clone, known.needs[id] ?? Needs(), waitingFor: unmet, moveDependents: status != .succeeded)
+    replace(
+      row, with: clone, known.needs[id] ?? Needs(), waitingFor: unmet, moveDependents: status != .succeeded)
     for (prerequisite, met) in edges { batch.dependencies.append((clone.id, prerequisite, met)) }
     batch.event(clone.id, from: nil, to: clone.status, user: user.id, reason: "retry of task \(id)")
     answer(reply, clone.id)
@@ -279,6 +289,7 @@ extension Engine {
 
   private static func forbidden(_ row: TaskRow, _ user: User) -> CallError? {
     row.owner == user.id || user.isAdmin
-      ? nil : CallError(.forbidden, "task \(row.id) is another user's: only its owner or an admin may change it")
+      ? nil
+      : CallError(.forbidden, "task \(row.id) is another user's: only its owner or an admin may change it")
   }
 }

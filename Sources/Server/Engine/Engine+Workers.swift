@@ -20,7 +20,8 @@ extension Engine {
           .failure(
             CallError(
               .unauthenticated,
-              "the worker's credential is not known here: it was deleted, or belongs to another server; join again")))
+              "the worker's credential is not known here: it was deleted, or belongs to another server; join again"
+            )))
       }
       row = known
     } else {
@@ -165,7 +166,10 @@ extension Engine {
   ) {
     for id in ids where workers[id] == nil {
       return reply(
-        .failure(CallError(.notFound, "worker \(id) does not exist; `scitq worker list` shows those that do", field: "worker-id")))
+        .failure(
+          CallError(
+            .notFound, "worker \(id) does not exist; `scitq worker list` shows those that do",
+            field: "worker-id")))
     }
     for id in Set(ids).sorted() {
       guard var row = workers[id] else { continue }
@@ -189,7 +193,8 @@ extension Engine {
       guard var row = workers[id] else { continue }
       for task in cluster.tasks(on: id) {
         lose(
-          task, because: "worker \(row.name) was not heard of for \(configuration.workers.offlineTimeout)", known)
+          task, because: "worker \(row.name) was not heard of for \(configuration.workers.offlineTimeout)",
+          known)
       }
       row.status = .lost
       save(row)

@@ -72,7 +72,8 @@ actor Engine: Service {
   nonisolated func ask<Value: Sendable>(
     _ make: (@escaping Command.Reply<Value>) -> Command
   ) async throws(CallError) -> Value {
-    try await withCheckedContinuation { (continuation: CheckedContinuation<Result<Value, CallError>, Never>) in
+    try await withCheckedContinuation {
+      (continuation: CheckedContinuation<Result<Value, CallError>, Never>) in
       send(make { continuation.resume(returning: $0) })
     }.get()
   }

@@ -24,7 +24,8 @@ struct AnonymousCalls {
     case .changePassword:
       var user: User?
       if case .user(let caller) = caller { user = caller }
-      return try await ScitqServer.answer(Call.changePassword, payload) { [user] (request) async throws(CallError) in
+      return try await ScitqServer.answer(Call.changePassword, payload) {
+        [user] (request) async throws(CallError) in
         try await accounts.changePassword(request, by: user, from: peer)
         return WireEmpty()
       }

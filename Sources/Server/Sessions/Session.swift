@@ -86,7 +86,8 @@ final class Session: Sendable {
     case (.worker, .joinToken(let token)?):
       guard await context.accounts.isJoinToken(token) else {
         throw CallError(
-          .unauthenticated, "the join token is not this server's; it is in the file join-token of its data_dir")
+          .unauthenticated,
+          "the join token is not this server's; it is in the file join-token of its data_dir")
       }
       (welcome.worker, caller) = try await connect(hello, credential: nil)
     case (.worker, .workerCredential(let credential)?):
@@ -95,7 +96,8 @@ final class Session: Sendable {
       throw CallError(.invalid, "hello names no role, or a credential that is not for its role")
     }
     let payload: [UInt8] = (try? welcome.serializedBytes()) ?? []
-    if case .anonymous = caller {} else {
+    if case .anonymous = caller {
+    } else {
       // Before the welcome leaves: the peer may send a long frame as soon as it has it.
       _ = try? await wire.channel.triggerUserOutboundEvent(FrameHandler.PeerIsKnown()).get()
     }
@@ -162,7 +164,8 @@ final class Session: Sendable {
     guard let method = Method(rawValue: frame.method) else {
       wire.fail(
         frame.method, frame.stream,
-        CallError(.invalid, "call \(frame.method) is unknown here: upgrade the server, or the client is wrong"))
+        CallError(
+          .invalid, "call \(frame.method) is unknown here: upgrade the server, or the client is wrong"))
       return
     }
     let stream = OpenStream(id: frame.stream, method: frame.method, wire: wire)
@@ -174,7 +177,8 @@ final class Session: Sendable {
     guard accepted else {
       wire.fail(
         frame.method, frame.stream,
-        CallError(.exhausted, "stream \(frame.stream) is in use, or more than \(Self.mostStreams) calls are open"))
+        CallError(
+          .exhausted, "stream \(frame.stream) is in use, or more than \(Self.mostStreams) calls are open"))
       return
     }
     // Stored in the order of arrival, before anything that comes after it.

@@ -29,7 +29,8 @@ struct SubmissionCheck {
         field: "command")
     }
     if spec.command.utf8.contains(0) {
-      throw CallError(.invalid, "the command holds a NUL byte, which no program can be given", field: "command")
+      throw CallError(
+        .invalid, "the command holds a NUL byte, which no program can be given", field: "command")
     }
     if spec.container.contains(where: \.isWhitespace) || spec.container.hasPrefix("-") {
       throw CallError(.invalid, "\"\(spec.container)\" is no name of an image", field: "container")

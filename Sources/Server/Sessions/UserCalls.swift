@@ -57,7 +57,9 @@ struct UserCalls {
     }
   }
 
-  private func administer(_ method: ScitqProtocol.Method, _ payload: [UInt8]) async throws(CallError) -> [UInt8]? {
+  private func administer(_ method: ScitqProtocol.Method, _ payload: [UInt8]) async throws(CallError)
+    -> [UInt8]?
+  {
     let accounts = context.accounts
     switch method {
     case .listWorkers: return try encode(try await listWorkers())
@@ -68,7 +70,9 @@ struct UserCalls {
     case .deleteWorkers:
       try needAdmin("delete workers")
       return try await ScitqServer.answer(Call.deleteWorkers, payload) { (request) async throws(CallError) in
-        try await context.engine.ask { .deleteWorkers(request.ids.map(WorkerID.init(rawValue:)), by: user, $0) }
+        try await context.engine.ask {
+          .deleteWorkers(request.ids.map(WorkerID.init(rawValue:)), by: user, $0)
+        }
         return WireEmpty()
       }
     case .listUsers:
@@ -301,7 +305,8 @@ struct UserCalls {
       do {
         return try Row.fetchAll(
           db,
-          sql: "SELECT status, sum(count) AS count FROM task_count WHERE hidden = 0 GROUP BY status ORDER BY status"
+          sql:
+            "SELECT status, sum(count) AS count FROM task_count WHERE hidden = 0 GROUP BY status ORDER BY status"
         ).map { row in
           var count = WireStatusCount()
           count.status = row["status"]

@@ -53,7 +53,9 @@ final class OpenStream: Sendable {
 
   /// Sends one item of a feed, when its window has room. False when nobody reads any longer.
   func send(_ item: some Message) async -> Bool {
-    guard let bytes: [UInt8] = try? item.serializedBytes(), await credit.take(bytes.count) else { return false }
+    guard let bytes: [UInt8] = try? item.serializedBytes(), await credit.take(bytes.count) else {
+      return false
+    }
     wire.send(Frame(.chunk, method: method, stream: id, payload: bytes))
     return true
   }

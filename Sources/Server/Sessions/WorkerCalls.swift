@@ -28,7 +28,8 @@ struct WorkerCalls {
 
   private var context: SessionContext { session.context }
 
-  func answer(_ method: Method, _ payload: [UInt8], _ stored: [StoredLog]?) async throws(CallError) -> [UInt8] {
+  func answer(_ method: Method, _ payload: [UInt8], _ stored: [StoredLog]?) async throws(CallError) -> [UInt8]
+  {
     context.workers.heard(worker, epoch: epoch)
     switch method {
     case .reconcile:
@@ -39,7 +40,8 @@ struct WorkerCalls {
       return try await ScitqServer.answer(Call.report, payload) { (request) async throws(CallError) in
         let reports = await sealed(request.reports)
         guard !reports.isEmpty || request.reports.isEmpty else {
-          throw CallError(.unavailable, "the log of task \(request.reports[0].taskID) has not arrived: send it again")
+          throw CallError(
+            .unavailable, "the log of task \(request.reports[0].taskID) has not arrived: send it again")
         }
         return try await context.engine.ask { .report(worker, epoch: epoch, reports, $0) }
       }

@@ -83,7 +83,8 @@ struct Batch: Sendable {
   ) {
     events.append(
       Event(
-        object: "task", first: task.rawValue, last: task.rawValue, from: from, to: to.rawValue, worker: worker,
+        object: "task", first: task.rawValue, last: task.rawValue, from: from, to: to.rawValue,
+        worker: worker,
         user: user, reason: reason))
   }
 
@@ -96,7 +97,8 @@ struct Batch: Sendable {
 
   var isEmpty: Bool {
     specs.isEmpty && inserted.isEmpty && updated.isEmpty && requeued.isEmpty && waiting.isEmpty
-      && canceled.isEmpty && assigned.isEmpty && dependencies.isEmpty && replaced.isEmpty && met.isEmpty && events.isEmpty && counts.isEmpty
+      && canceled.isEmpty && assigned.isEmpty && dependencies.isEmpty && replaced.isEmpty && met.isEmpty
+      && events.isEmpty && counts.isEmpty
       && acknowledged.isEmpty && keys.isEmpty && writes.isEmpty
   }
 }

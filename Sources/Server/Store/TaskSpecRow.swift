@@ -41,7 +41,9 @@ enum TaskSpecRow {
     spec.resources = parseList(row.text())
     spec.output = row.text()
     let env = row.text()
-    if env != "{}" { spec.env = (try? JSONDecoder().decode([String: String].self, from: Data(env.utf8))) ?? [:] }
+    if env != "{}" {
+      spec.env = (try? JSONDecoder().decode([String: String].self, from: Data(env.utf8))) ?? [:]
+    }
     spec.containerOptions = parseList(row.text())
     spec.needs.cpu = row.real()
     spec.needs.memoryBytes = row.integer()

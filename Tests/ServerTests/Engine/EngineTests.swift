@@ -117,7 +117,8 @@ struct EngineTests {
       new.onDependencyFailure = .cancel
       let task = try await world.submit([new])[0]
       let dependent = try await world.submit("y", after: [task])
-      try await worker.say(try await worker.attempt(task), .accepted, .running, .uploadingFailed, .failed, reason: .exitCode)
+      try await worker.say(
+        try await worker.attempt(task), .accepted, .running, .uploadingFailed, .failed, reason: .exitCode)
       let old = try await world.row(task)
       let clone = try await world.row(try #require(old.next))
       var expected = old
@@ -186,7 +187,8 @@ struct EngineTests {
       canceling.onDependencyFailure = .cancel
       let dependents = try await world.submit([accepting, canceling, .bare("c", after: [task])])
       let behind = try await world.submit([canceling, .bare("d", after: [dependents[1]])])
-      try await worker.say(try await worker.attempt(task), .accepted, .running, .uploadingFailed, .failed, reason: .exitCode)
+      try await worker.say(
+        try await worker.attempt(task), .accepted, .running, .uploadingFailed, .failed, reason: .exitCode)
       try await world.settle()
       #expect(try await world.status(dependents[0]) == .assigned)
       #expect(try await world.status(dependents[1]) == .canceled)
@@ -237,7 +239,9 @@ struct EngineTests {
     }
   }
 
-  @Test("after any history the counts equal a recount, the events tell the same story, and a restart loses nothing", arguments: 0..<30)
+  @Test(
+    "after any history the counts equal a recount, the events tell the same story, and a restart loses nothing",
+    arguments: 0..<30)
   func histories(round: Int) async throws {
     var random = Seeded(round)
     let directory = FilePath(NSTemporaryDirectory()).appending("scitq-history-\(UUID().uuidString)")
@@ -258,7 +262,8 @@ struct EngineTests {
     try await world.settle()
     try await world.store.read { db in
       let kept = try String.fetchAll(
-        db, sql: "SELECT step_id || status || hidden || ':' || count FROM task_count WHERE count > 0 ORDER BY 1")
+        db,
+        sql: "SELECT step_id || status || hidden || ':' || count FROM task_count WHERE count > 0 ORDER BY 1")
       let counted = try String.fetchAll(
         db,
         sql: """
@@ -285,7 +290,10 @@ struct EngineTests {
           """)
       #expect(idle.isEmpty, "unmet counters of \(idle), \(seed)")
       let held = try Int64.fetchAll(
-        db, sql: "SELECT id FROM task WHERE (worker_id IS NULL) = (status IN ('A','C','D','O','R','U','V'))  AND status NOT IN ('S','F','X')")
+        db,
+        sql:
+          "SELECT id FROM task WHERE (worker_id IS NULL) = (status IN ('A','C','D','O','R','U','V'))  AND status NOT IN ('S','F','X')"
+      )
       #expect(held.isEmpty, "workers of \(held), \(seed)")
     }
   }
@@ -302,7 +310,9 @@ private struct History {
     for number in 0..<3 { workers.append(try await world.join("w\(life)-\(number)", slots: 2, prefetch: 1)) }
     for draw in plan {
       let choice = Int(draw >> 8 & 0xFFFF)
-      let most = try await world.store.read { db in try Int64.fetchOne(db, sql: "SELECT coalesce(max(id), 0) FROM task")! }
+      let most = try await world.store.read { db in
+        try Int64.fetchOne(db, sql: "SELECT coalesce(max(id), 0) FROM task")!
+      }
       let some = TaskID(Int64(choice) % max(1, most) + 1)
       switch draw % 10 {
       case 0, 1: _ = try await world.submit("t", retry: UInt32(choice % 3))
@@ -318,7 +328,8 @@ private struct History {
         try await workers[choice % 3].connect()
       default:
         let index = choice % 3
-        for (attempt, status) in try await workers[index].attempts().sorted(by: { $0.key.task < $1.key.task }) {
+        for (attempt, status) in try await workers[index].attempts().sorted(by: { $0.key.task < $1.key.task })
+        {
           try await step(&workers[index], attempt, status, choice)
         }
       }
@@ -329,7 +340,10 @@ private struct History {
     _ worker: inout PlayedWorker, _ attempt: AttemptID, _ status: TaskStatus, _ choice: Int
   ) async throws {
     let wished = try await world.row(attempt.task).cancelRequested
-    if wished { return _ = try await worker.say(attempt, .canceled) }
+    if wished {
+      _ = try await worker.say(attempt, .canceled)
+      return
+    }
     switch status {
     case .assigned: try await worker.say(attempt, .accepted)
     case .accepted: try await worker.say(attempt, choice % 2 == 0 ? .downloading : .running)
@@ -346,7 +360,8 @@ private struct History {
 /// A generator that says its seed, and takes it back from SCITQ_SEED.
 private struct Seeded: RandomNumberGenerator, CustomStringConvertible {
   private static let base =
-    ProcessInfo.processInfo.environment["SCITQ_SEED"].flatMap(UInt64.init) ?? UInt64.random(in: 0...UInt64.max)
+    ProcessInfo.processInfo.environment["SCITQ_SEED"].flatMap(UInt64.init)
+    ?? UInt64.random(in: 0...UInt64.max)
   private var state: UInt64
 
   init(_ round: Int) { state = Self.base &+ UInt64(bitPattern: Int64(round)) &* 0x9E37_79B9_7F4A_7C15 }

@@ -32,7 +32,8 @@ struct EngineWorld: Sendable {
     let registry = WorkerRegistry()
     let logs = LogStore(directory: directory, threadPool: .singleton, logger: logger)
     let engine = Engine(
-      store: store, logs: logs, watch: TaskWatch(), registry: registry, configuration: configuration, logger: logger)
+      store: store, logs: logs, watch: TaskWatch(), registry: registry, configuration: configuration,
+      logger: logger)
     let admin = User(
       Row(["id": 1, "username": "admin", "email": "", "admin": true, "created_at": 0]))
     let world = EngineWorld(engine: engine, store: store, registry: registry, admin: admin)
@@ -89,7 +90,9 @@ struct EngineWorld: Sendable {
   }
 
   func row(_ id: TaskID) async throws -> TaskRow {
-    guard let row = try await store.read({ db in try db.task(id) }) else { throw CallError(.notFound, "\(id)") }
+    guard let row = try await store.read({ db in try db.task(id) }) else {
+      throw CallError(.notFound, "\(id)")
+    }
     return row
   }
 
@@ -139,10 +142,12 @@ struct PlayedWorker: Sendable {
       var found: [AttemptID: TaskStatus] = [:]
       for row in try Row.fetchAll(
         db,
-        sql: "SELECT id, assignment, status FROM task WHERE worker_id = ? AND status IN ('A','C','D','O','R','U','V')",
+        sql:
+          "SELECT id, assignment, status FROM task WHERE worker_id = ? AND status IN ('A','C','D','O','R','U','V')",
         arguments: [id.rawValue])
       {
-        found[AttemptID(task: TaskID(row["id"]), assignment: row["assignment"])] = TaskStatus(rawValue: row["status"])
+        found[AttemptID(task: TaskID(row["id"]), assignment: row["assignment"])] = TaskStatus(
+          rawValue: row["status"])
       }
       return found
     }
