@@ -1,4 +1,5 @@
 import ArgumentParser
+import Dispatch
 import FoundationEssentials
 import Logging
 import ScitqProtocol
@@ -8,11 +9,18 @@ import Transfer
 /// The program `scitq-worker`.
 public enum WorkerProgram {
   /// Does what the process's arguments ask for, and ends the process.
-  public static func main() async {
+  ///
+  /// It is not `async`, so that the supervisor, which is to stay small, is one thread: an asynchronous `main` has
+  /// made others before its first line.
+  public static func main() -> Never {
     let arguments = Swift.CommandLine.arguments.dropFirst()
     // The agent's own way of starting what looks after its processes; nobody else has a use for it.
-    if arguments.first == "supervise" { return SuperviseCommand.main(Array(arguments.dropFirst())) }
-    await WorkerCommand.main(Array(arguments))
+    if arguments.first == "supervise" { SuperviseCommand.main(Array(arguments.dropFirst())) }
+    Task {
+      await WorkerCommand.main(Array(arguments))
+      WorkerCommand.exit()
+    }
+    dispatchMain()
   }
 }
 

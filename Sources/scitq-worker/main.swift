@@ -1,3 +1,3 @@
 import ScitqWorker
 
-await WorkerProgram.main()
+WorkerProgram.main()

@@ -34,13 +34,15 @@ extension Engine {
     made.count = Int64(submission.tasks.count)
     var previous: (spec: WireTaskSpec, id: Int64, needs: Needs)?
     var runs: [(status: TaskStatus, first: Int64, last: Int64)] = []
+    var doomed: [TaskID] = []
     for task in submission.tasks {
       if previous == nil || previous!.spec != task.spec {
         previous = (task.spec, nextSpec, Needs(task.spec.needs, container: task.spec.container))
         batch.specs.append((nextSpec, task.spec))
         nextSpec += 1
       }
-      let status = add(task, spec: previous!.id, previous!.needs, owner: submission.owner, known)
+      let (status, toCancel) = add(task, spec: previous!.id, previous!.needs, owner: submission.owner, known)
+      doomed.append(contentsOf: toCancel)
       if let last = runs.last, last.status == status {
         runs[runs.count - 1].last += 1
       } else {
@@ -53,6 +55,8 @@ extension Engine {
           object: "task", first: run.first, last: run.last, from: nil, to: run.status.rawValue, worker: nil,
           user: submission.owner.id, reason: nil))
     }
+    // Only now: the event of their creation comes before that of their end.
+    cancelDependents(doomed)
     if !submission.key.isEmpty {
       batch.keys.append((submission.owner.id, submission.key, made.firstID, made.count))
     }
@@ -71,7 +75,7 @@ extension Engine {
 
   private func add(
     _ task: WireNewTask, spec: Int64, _ needs: Needs, owner: User, _ known: Known
-  ) -> TaskStatus {
+  ) -> (status: TaskStatus, toCancel: [TaskID]) {
     let id = TaskID(nextTask)
     nextTask += 1
     var row = TaskRow(
@@ -98,10 +102,8 @@ extension Engine {
     row.unmet = Int32(unmet.count)
     batch.insert(row)
     cluster.add(entry(row, needs), waitingFor: unmet)
-    for (prerequisite, outcome) in failed {
-      cancelDependents(cluster.settle(prerequisite, outcome: outcome).toCancel)
-    }
-    return row.status
+    let toCancel = failed.flatMap { cluster.settle($0.id, outcome: $0.status).toCancel }
+    return (row.status, toCancel)
   }
 
   // MARK: Retry
