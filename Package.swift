@@ -20,11 +20,6 @@ let package = Package(
     .executable(name: "scitq", targets: ["scitq"]),
     .executable(name: "scitq-server", targets: ["scitq-server"]),
     .executable(name: "scitq-worker", targets: ["scitq-worker"]),
-    // For Benchmarks/, which is a package of its own.
-    .library(name: "ScitqProtocol", targets: ["ScitqProtocol"]),
-    .library(name: "Scheduling", targets: ["Scheduling"]),
-    .library(name: "ScitqServer", targets: ["ScitqServer"]),
-    .library(name: "ScitqClient", targets: ["ScitqClient"]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
@@ -148,6 +143,19 @@ let package = Package(
     .executableTarget(
       name: "scitq-worker",
       dependencies: ["ScitqWorker", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+      swiftSettings: settings),
+    .executableTarget(
+      name: "scitq-benchmark",
+      dependencies: [
+        "ScitqProtocol",
+        "Scheduling",
+        // Built beside it: it starts them.
+        "scitq-server",
+        "scitq-worker",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "GRDBSQLite", package: "GRDB.swift"),
+      ],
+      path: "Benchmarks",
       swiftSettings: settings),
     .testTarget(
       name: "ProtocolTests",

@@ -118,12 +118,16 @@ struct Store {
     }.closureResult.get()
   }
 
+  /// A port that stays free until it is used: below those that the system hands out to others meanwhile.
   static func freePort() async throws -> Int {
-    let channel = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
-      .bind(host: "127.0.0.1", port: 0).get()
-    let port = channel.localAddress?.port ?? 0
-    try await channel.close()
-    return port
+    for _ in 0..<100 {
+      let channel = try? await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+        .bind(host: "127.0.0.1", port: .random(in: 10_000..<32_000)).get()
+      guard let channel, let port = channel.localAddress?.port else { continue }
+      try await channel.close()
+      return port
+    }
+    throw TransferFailure(.network, "no port of this machine is free")
   }
 
   static func answers(_ port: Int) async throws {

@@ -304,7 +304,13 @@ final class ScriptedEngine: ExecutionEngine {
   var count: Int { attempts.withLock { $0.count } }
 
   /// As if the host had been started anew.
-  func forgetAll() { attempts.withLock { $0 = [:] } }
+  func forgetAll() {
+    let waiters = attempts.withLock { attempts in
+      defer { attempts = [:] }
+      return attempts.values.flatMap(\.waiters)
+    }
+    for waiter in waiters { waiter.resume() }
+  }
 
   private func ended(_ id: AttemptID) async -> Exit? {
     await withCheckedContinuation { continuation in

@@ -1,17 +1,17 @@
 import Foundation
 import SystemPackage
 
-/// How much the database takes, and how much room there is beside it.
+/// How much the database takes, and how much room there is beside it; zero where nothing can be learned.
 struct DiskFigures {
   var databaseBytes: Int64 = 0
   var freeBytes: Int64 = 0
 
   init(of path: FilePath) {
     for suffix in ["", "-wal"] {
-      var file = stat()
-      if stat(path.string + suffix, &file) == 0 { databaseBytes += Int64(file.st_size) }
+      let file = try? FileManager.default.attributesOfItem(atPath: path.string + suffix)
+      databaseBytes += file?[.size] as? Int64 ?? 0
     }
-    var disk = statvfs()
-    if statvfs(path.string, &disk) == 0 { freeBytes = Int64(disk.f_bavail) * Int64(disk.f_frsize) }
+    let disk = try? FileManager.default.attributesOfFileSystem(forPath: path.string)
+    freeBytes = disk?[.systemFreeSize] as? Int64 ?? 0
   }
 }
