@@ -39,6 +39,7 @@ let package = Package(
   ],
   targets: [
     .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
+    .systemLibrary(name: "CSubreaper"),
     .target(
       name: "ScitqProtocol",
       dependencies: [
@@ -106,6 +107,7 @@ let package = Package(
       dependencies: [
         "ScitqProtocol",
         "Transfer",
+        "CSubreaper",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Crypto", package: "swift-crypto"),
         .product(name: "Logging", package: "swift-log"),

@@ -53,16 +53,47 @@ import Testing
       let store = StorePaths(folder.appending("store"))
       try store.make()
       let folders = TaskFolders(AttemptID(task: 7, assignment: 2), spec: WireTaskSpec(), in: store)
-      try folders.make()
-      try folders.make()
+      let spares = SpareFolders(store)
+      try folders.make(spares)
+      try folders.make(spares)
       #expect(Files.names(in: folders.root).sorted() == ["input", "output", "tmp"])
       try write("x", to: folders.launch.output.appending("file"))
       #expect(!folders.removeIfEmpty())
       Files.removeTree(folders.root)
       #expect(!Files.exists(folders.root))
-      try folders.make()
+      try folders.make(spares)
       #expect(folders.removeIfEmpty())
       #expect(Files.names(in: store.tasks).isEmpty)
+    }
+  }
+
+  @Test("folders that nobody has touched serve the next attempt; others do not")
+  func spareFolders() async throws {
+    try await withFolder { folder in
+      let store = StorePaths(folder.appending("store"))
+      try store.make()
+      let spares = SpareFolders(store)
+      func folders(_ task: TaskID) -> TaskFolders {
+        TaskFolders(AttemptID(task: task, assignment: 1), spec: WireTaskSpec(), in: store)
+      }
+      try folders(1).make(spares)
+      #expect(folders(1).keep(spares))
+      #expect(!Files.exists(folders(1).root))
+      try folders(2).make(spares)
+      #expect(Files.names(in: folders(2).root).sorted() == ["input", "output", "tmp"])
+      #expect(Files.names(in: store.tasks) == ["2.1"])
+      let touched: [(TaskFolders) throws -> Void] = [
+        { try write("x", to: $0.launch.output.appending("file")) },
+        { try write("x", to: $0.root.appending("beside")) },
+        { try Files.changeMode($0.launch.temp, 0o700) },
+        { _ = Files.removeEmptyFolder($0.launch.input) },
+      ]
+      for (number, touch) in touched.enumerated() {
+        let folders = folders(TaskID(Int64(10 + number)))
+        try folders.make(spares)
+        try touch(folders)
+        #expect(!folders.keep(spares))
+      }
     }
   }
 

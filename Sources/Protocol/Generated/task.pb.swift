@@ -602,8 +602,7 @@ public nonisolated struct WireCancelTask: Sendable {
   public init() {}
 }
 
-/// Answered when every task has ended (its newest attempt, when `follow_retries`), or after timeout_ms (zero: never).
-/// The answer is a stream: one chunk (Task) for each as it ends, then end.
+/// The answer is a stream: one chunk (Task) for each task once its newest attempt has ended, then end.
 public nonisolated struct WireWaitTasks: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for

@@ -89,6 +89,7 @@ extension Engine {
       row.endedAt = at
       row.outBytes = report.outBytes
       row.errBytes = report.errBytes
+      if report.outBytes == 0, report.errBytes == 0 { announcement.silent.insert(id) }
       if status == .canceled { row.reason = FailureReason.canceled.rawValue }
     }
     batch.event(id, from: from, to: status, worker: worker, reason: status == .succeeded ? nil : row.reason)

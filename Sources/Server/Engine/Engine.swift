@@ -46,6 +46,8 @@ actor Engine: Service {
     var revocations: [WorkerID: WireRevocations] = [:]
     var settings: [WorkerID: WireWorkerSettings] = [:]
     var ended: [TaskID] = []
+    /// Those of them that printed nothing, by what was reported.
+    var silent: Set<TaskID> = []
     var closed: [(WorkerID, CallError)] = []
   }
 
@@ -160,9 +162,9 @@ actor Engine: Service {
     for (row, _) in orders { active[row.id] = row }
     announce(orders)
     if !announcement.ended.isEmpty {
-      let ended = announcement.ended
+      let (ended, silent) = (announcement.ended, announcement.silent)
       let logs = logs
-      group.addTask { for task in ended { await logs.finish(task: task) } }
+      group.addTask { for task in ended { await logs.finish(task: task, isSilent: silent.contains(task)) } }
     }
     return true
   }

@@ -143,9 +143,10 @@ package actor LogStore {
 
   /// The task has ended: its files are closed, followers see the end, and a long log is compressed in the background.
   /// Call when the task's final status can be seen by others.
-  package func finish(task: TaskID) async {
-    guard entries[task] != nil else { return await finishUnseen(task) }
-    await finishLog(of: task)
+  ///
+  /// - Parameter isSilent: it is known to have printed nothing, so that there is no look at the disk.
+  package func finish(task: TaskID, isSilent: Bool = false) async {
+    if entries[task] != nil { await finishLog(of: task) } else if !isSilent { await finishUnseen(task) }
   }
 
   /// A task that never printed has nothing to finish; one that printed before a restart has.

@@ -151,51 +151,71 @@ struct UserCalls {
 
   /// Sends each task once it has ended for good. A retried one is followed to its newest attempt.
   private func waitTasks(_ request: WireWaitTasks) async throws(CallError) {
-    let ids = Array(Set(request.ids)).sorted()
-    for id in ids { _ = try await task(TaskID(id)) }
+    let ids = request.ids.map(TaskID.init(rawValue:))
     let failure = await withTaskGroup(of: CallError?.self) { group in
+      // Ends when the client has gone.
       group.addTask {
         await stream.untilCanceled()
         return nil
       }
-      for id in ids {
-        group.addTask {
-          do throws(CallError) {
-            let ended = try await end(of: TaskID(id))
-            return await stream.send(ended)
-              ? nil : CallError(.unavailable, "the call was canceled")
-          } catch { return error }
-        }
+      group.addTask {
+        do throws(CallError) {
+          try await context.watch.watching { (watch) async throws(CallError) in
+            try await send(ends: ids, watch)
+          }
+          return nil
+        } catch { return error }
       }
-      // The first child only ends when the client has gone.
-      var open = ids.count
-      while open > 0, !stream.isCanceled, let result = await group.next() {
-        if let result {
-          group.cancelAll()
-          return Optional(result)
-        }
-        open -= 1
-      }
-      group.cancelAll()
-      return nil
+      defer { group.cancelAll() }
+      return await group.next() ?? nil
     }
     if let failure { throw failure }
   }
 
-  private func end(of id: TaskID) async throws(CallError) -> WireTask {
-    var id = id
+  private func send(ends ids: [TaskID], _ watch: TaskWatch.Watch) async throws(CallError) {
+    var open = Set(ids)
+    var ends = watch.ends.makeAsyncIterator()
+    var looked = Array(open).sorted()
+    context.watch.add(looked, to: watch)
     while true {
-      // Registered before looking, so that no end falls between the two.
-      let ends = context.watch.ends(of: id)
-      let now = try await task(id)
-      if now.nextTaskID != 0 {
-        id = TaskID(now.nextTaskID)
-        continue
+      while !looked.isEmpty {
+        let some = Array(looked.prefix(Self.lookedUpAtOnce))
+        looked.removeFirst(some.count)
+        for task in try await tasks(some) {
+          let id = TaskID(task.id)
+          if task.nextTaskID != 0 {
+            let next = TaskID(task.nextTaskID)
+            context.watch.add([next], to: watch)
+            open.insert(next)
+            looked.append(next)
+            open.remove(id)
+          } else if TaskStatus(rawValue: task.status)?.isFinal == true, open.remove(id) != nil {
+            guard await stream.send(task) else { return }
+          }
+        }
       }
-      if TaskStatus(rawValue: now.status)?.isFinal == true { return now }
-      for await _ in ends { break }
-      if Task.isCancelled { throw CallError(.unavailable, "the call was canceled") }
+      if open.isEmpty { return }
+      guard let ended = await ends.next() else { return }
+      looked = ended
     }
+  }
+
+  /// Between two such reads others get their turn.
+  private static let lookedUpAtOnce = 500
+
+  private func tasks(_ ids: [TaskID]) async throws(CallError) -> [WireTask] {
+    let found: [WireTask]
+    do {
+      found = try await context.store.read { db in
+        let queries = TaskQueries(db: db)
+        return try ids.compactMap { try queries.task($0) }
+      }
+    } catch { throw Engine.unavailable(error) }
+    if found.count < ids.count {
+      let known = Set(found.map(\.id))
+      for id in ids where !known.contains(id.rawValue) { throw Engine.noTask(id) }
+    }
+    return found
   }
 
   private func explain(_ id: TaskID) async throws(CallError) -> String {

@@ -53,9 +53,14 @@ extension Database {
 
   /// What a task was made to wait for, met or not.
   func prerequisites(of id: TaskID) throws -> [TaskID] {
-    try Int64.fetchAll(
-      self, sql: "SELECT prerequisite_id FROM dependency WHERE task_id = ? ORDER BY prerequisite_id",
-      arguments: [id.rawValue]
-    ).map(TaskID.init(rawValue:))
+    let statement = try HotStatement(
+      self, "SELECT prerequisite_id FROM dependency WHERE task_id = ? ORDER BY prerequisite_id")
+    statement.bind(id.rawValue)
+    var found: [TaskID] = []
+    try statement.each { row in
+      var row = row
+      found.append(TaskID(row.integer()))
+    }
+    return found
   }
 }

@@ -71,7 +71,7 @@ extension Agent {
     }
     if attempt.wantsStaging || !gate.enter(id, attempt.load) {
       let folders = attempt.folders
-      do { try await Self.prepare(launch, folders, engine) } catch { throw Stop(error) }
+      do { try await Self.prepare(launch, folders, stager.spares, engine) } catch { throw Stop(error) }
       try check(attempt)
       if !gate.enter(id, attempt.load) {
         if attempt.status != .onHold { report(attempt, .onHold) }
@@ -83,7 +83,9 @@ extension Agent {
       do { try await engine.start(launch) } catch { throw Stop(error) }
     } else {
       // Nothing to bring and a slot is free: one errand does it all.
-      do { try await Self.prepareAndStart(launch, attempt.folders, engine) } catch { throw Stop(error) }
+      do { try await Self.prepareAndStart(launch, attempt.folders, stager.spares, engine) } catch {
+        throw Stop(error)
+      }
     }
     // A wish that came while it was being started is met now.
     try check(attempt)
@@ -115,7 +117,7 @@ extension Agent {
     ) {
       // An earlier agent may have been killed half-way.
       if isRestored { await stager.clear(id, folders, [], hadFiles: false) }
-      do { try folders.make() } catch { throw ExecutionFailure(staging: error) }
+      do { try folders.make(stager.spares) } catch { throw ExecutionFailure(staging: error) }
       async let image: Void = engine.prepare(launch)
       let leases = try await stager.stage(id, spec, folders)
       do { try await image } catch {
@@ -127,16 +129,16 @@ extension Agent {
   }
 
   private nonisolated static func prepare(
-    _ launch: Launch, _ folders: TaskFolders, _ engine: any ExecutionEngine
+    _ launch: Launch, _ folders: TaskFolders, _ spares: SpareFolders, _ engine: any ExecutionEngine
   ) async throws(ExecutionFailure) {
-    do { try folders.make() } catch { throw ExecutionFailure(staging: error) }
+    do { try folders.make(spares) } catch { throw ExecutionFailure(staging: error) }
     try await engine.create(launch)
   }
 
   private nonisolated static func prepareAndStart(
-    _ launch: Launch, _ folders: TaskFolders, _ engine: any ExecutionEngine
+    _ launch: Launch, _ folders: TaskFolders, _ spares: SpareFolders, _ engine: any ExecutionEngine
   ) async throws(ExecutionFailure) {
-    try await prepare(launch, folders, engine)
+    try await prepare(launch, folders, spares, engine)
     try await engine.start(launch)
   }
 
@@ -149,7 +151,9 @@ extension Agent {
     async let following: Void = follow(id)
     let verdict: Verdict
     do {
-      verdict = Verdict(try await exit(attempt, engine))
+      let exit = try await exit(attempt, engine)
+      attempt.isQuiet = !exit.leftProcesses
+      verdict = Verdict(exit)
     } catch {
       verdict = Verdict(status: .uploadingFailed, reason: error.reason, message: error.message)
     }
@@ -305,7 +309,7 @@ extension Agent {
     let over = ids.compactMap { attempts[$0] }.filter { !$0.isDriven }.map {
       Over(
         id: $0.id, engine: $0.engine, folders: $0.folders, leases: $0.leases, hadFiles: $0.wantsStaging,
-        kill: $0.revocation == .kill ? grace : nil)
+        isQuiet: $0.isQuiet, kill: $0.revocation == .kill ? grace : nil)
     }
     await Self.remove(over, stager)
     for one in over where attempts.removeValue(forKey: one.id) != nil {
@@ -320,6 +324,7 @@ extension Agent {
     var folders: TaskFolders
     var leases: [ResourceCache.Lease]
     var hadFiles: Bool
+    var isQuiet: Bool
     var kill: Duration?
   }
 
@@ -327,7 +332,7 @@ extension Agent {
     for one in over {
       if let grace = one.kill { await one.engine?.kill(one.id, grace: grace) }
       await one.engine?.remove(one.id)
-      await stager.clear(one.id, one.folders, one.leases, hadFiles: one.hadFiles)
+      await stager.clear(one.id, one.folders, one.leases, hadFiles: one.hadFiles, isQuiet: one.isQuiet)
     }
   }
 

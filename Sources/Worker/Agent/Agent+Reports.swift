@@ -8,6 +8,7 @@ extension Agent {
   /// So many reports go in one call at most, and about so many bytes.
   private static let batch = 4000
   private static let batchBytes = 4 << 20
+  private static let pause = Duration.milliseconds(5)
 
   /// Puts down that an attempt has reached a state. It is told as soon as it is on the disk and the server can be
   /// reached, in the order in which things happened.
@@ -59,6 +60,12 @@ extension Agent {
         await wakeup.wait()
         continue
       }
+      // While the next ones wait in line for a slot, the server's news is in no hurry: one call tells of several ends,
+      // where each by itself would cost both hosts more than a short command does.
+      if gate.waitingCount > 0, let last = lastDelivery {
+        try? await Task.sleep(until: last + Self.pause)
+      }
+      lastDelivery = .now
       // Nothing is told that a crash could make this agent forget.
       await setup.journal.flushed()
       var reports = WireReports()

@@ -67,6 +67,7 @@ package actor Agent {
   /// Durable or about to be, not acknowledged, in order.
   var outgoing = CircularBuffer<WireReport>()
   var nextSequence: Int64 = 1
+  var lastDelivery: ContinuousClock.Instant?
   /// Set while the delivery of reports waits for one.
   var reportsWanted: Wakeup?
 

@@ -39,6 +39,8 @@ final class Attempt {
   var isGranted = false
   /// The server has the final report.
   var isDone = false
+  /// Its command has ended, and nothing that it started is left.
+  var isQuiet = false
   /// It came from the journal of an agent that ended, and is taken up again.
   var isRestored = false
   /// From where on it is driven; nil for a restored one until its engine was asked.

@@ -57,10 +57,14 @@ package struct Exit: Sendable, Hashable {
   package var signal: Int32?
   /// From the engine's own flag, never guessed from 137.
   package var outOfMemory: Bool
-  package init(code: Int32, signal: Int32? = nil, outOfMemory: Bool = false) {
+  /// Something the command had started was still alive and had to be ended, so that it may have written to the
+  /// attempt's folders a moment longer.
+  package var leftProcesses: Bool
+  package init(code: Int32, signal: Int32? = nil, outOfMemory: Bool = false, leftProcesses: Bool = false) {
     self.code = code
     self.signal = signal
     self.outOfMemory = outOfMemory
+    self.leftProcesses = leftProcesses
   }
 }
 

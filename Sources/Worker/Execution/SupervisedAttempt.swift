@@ -17,6 +17,8 @@ final class SupervisedAttempt {
   struct Ending {
     var code: Int32
     var signal: Int32
+    /// Something it had started was alive when it ended, or may have been.
+    var leftProcesses = true
   }
 
   init(id: AttemptID, out: Int32 = -1, err: Int32 = -1) {
@@ -196,7 +198,7 @@ struct Spawner {
 
   private static func unable(_ id: AttemptID, _ code: Int32, _ sentence: String) -> SupervisedAttempt {
     let attempt = SupervisedAttempt(id: id)
-    attempt.ending = SupervisedAttempt.Ending(code: code, signal: 0)
+    attempt.ending = SupervisedAttempt.Ending(code: code, signal: 0, leftProcesses: false)
     Array("scitq: \(sentence)\n".utf8).withUnsafeBytes {
       attempt.err.append($0) { attempt.spillPath("err") }
     }

@@ -1,3 +1,4 @@
+import CSubreaper
 import Glibc
 import ScitqProtocol
 package import SystemPackage
@@ -26,6 +27,8 @@ package enum Supervisor {
     guard let lock = takeLock() else { Glibc.exit(0) }
     let here = String(decoding: resolved(), as: UTF8.self)
     killOrphans(of: here)
+    // What slips out of an attempt's group becomes this process's child, and is found.
+    _ = become_subreaper()
     mkdir(spillFolder, 0o700)
     let listener = listen()
     guard listener >= 0 else {
@@ -92,7 +95,7 @@ package enum Supervisor {
   /// What an earlier supervisor of this store ran is nobody's any more: its output and its end are lost, so its
   /// attempts count as lost, and must not go on beside those that replace them.
   private static func killOrphans(of store: String) {
-    let wanted = Array("\(marker)=\(store)".utf8)
+    let wanted = "\(marker)=\(store)"
     guard let folder = opendir("/proc") else { return }
     defer { closedir(folder) }
     let own = getpid()
@@ -101,19 +104,37 @@ package enum Supervisor {
         String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self)
       }
       guard let pid = pid_t(name), pid != own else { continue }
-      let fd = open("/proc/\(name)/environ", O_RDONLY | O_CLOEXEC)
-      guard fd >= 0 else { continue }
-      var environment: [UInt8] = []
-      withUnsafeTemporaryAllocation(byteCount: 65536, alignment: 1) { buffer in
-        while true {
-          let n = read(fd, buffer.baseAddress, buffer.count)
-          if n <= 0 { break }
-          environment.append(contentsOf: UnsafeRawBufferPointer(rebasing: buffer[..<n]))
-        }
-      }
-      close(fd)
-      if environment.split(separator: 0).contains(where: { $0.elementsEqual(wanted) }) { kill(pid, SIGKILL) }
+      if environment(of: pid).contains(wanted) { kill(pid, SIGKILL) }
     }
+  }
+
+  /// What a process was started with; nothing where that cannot be read.
+  static func environment(of pid: pid_t) -> Set<String> {
+    Set(contents(of: "/proc/\(pid)/environ").split(separator: 0).map { String(decoding: $0, as: UTF8.self) })
+  }
+
+  /// The children of this process, adopted ones among them. Nil where the kernel does not tell.
+  static func children() -> [pid_t]? {
+    let path = "/proc/self/task/\(getpid())/children"
+    guard access(path, R_OK) == 0 else { return nil }
+    return contents(of: path).split(separator: UInt8(ascii: " ")).compactMap {
+      pid_t(String(decoding: $0, as: UTF8.self))
+    }
+  }
+
+  private static func contents(of path: String) -> [UInt8] {
+    let fd = open(path, O_RDONLY | O_CLOEXEC)
+    guard fd >= 0 else { return [] }
+    defer { close(fd) }
+    var bytes: [UInt8] = []
+    withUnsafeTemporaryAllocation(byteCount: 65536, alignment: 1) { buffer in
+      while true {
+        let n = read(fd, buffer.baseAddress, buffer.count)
+        if n <= 0 { break }
+        bytes.append(contentsOf: UnsafeRawBufferPointer(rebasing: buffer[..<n]))
+      }
+    }
+    return bytes
   }
 
   /// Not for children, and never waited for. One thread does it all, so nothing is spawned in between.

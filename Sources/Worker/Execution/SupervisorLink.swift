@@ -213,10 +213,12 @@ final class SupervisorLink: Sendable {
     case .exited:
       let code: Int32 = payload.get()
       let signal: Int32 = payload.get()
+      let leftProcesses: UInt8 = payload.get()
       let out: Int64 = payload.get()
       let err: Int64 = payload.get()
       record.ending = Record.Ending(
-        exit: Exit(code: code, signal: signal == 0 ? nil : signal), totals: LogOffsets(out: out, err: err))
+        exit: Exit(code: code, signal: signal == 0 ? nil : signal, leftProcesses: leftProcesses != 0),
+        totals: LogOffsets(out: out, err: err))
     case .gone:
       record.gone = true
     case .killed:

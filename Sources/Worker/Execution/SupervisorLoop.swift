@@ -112,12 +112,17 @@ struct SupervisorLoop {
   }
 
   private mutating func reap() {
-    while !running.isEmpty {
+    var over: [SupervisedAttempt] = []
+    var sawOthers = false
+    while true {
       var status: Int32 = 0
       let pid = waitpid(-1, &status, WNOHANG)
       if pid < 0, errno == EINTR { continue }
-      guard pid > 0 else { return }
-      guard let attempt = running.removeValue(forKey: pid) else { continue }
+      guard pid > 0 else { break }
+      guard let attempt = running.removeValue(forKey: pid) else {
+        sawOthers = true
+        continue
+      }
       // What it left running ends with it, as in a container. The number is still taken by the group where there is
       // one left, so this cannot meet a stranger.
       kill(-pid, SIGKILL)
@@ -128,8 +133,29 @@ struct SupervisorLoop {
       // A pipe holds at most a MiB; whoever slipped out of the group and still writes is not listened to.
       collect(attempt, limit: 2 << 20, last: true)
       attempt.closePipes()
+      over.append(attempt)
+    }
+    if over.isEmpty, !sawOthers { return }
+    let left = endStrays()
+    for attempt in over {
+      attempt.ending?.leftProcesses = left
       ended.append(attempt)
     }
+  }
+
+  /// Ends what has slipped out of its group and whose attempt is over: it has become this process's child. True when
+  /// there was anything that no running attempt leads, or when that cannot be known.
+  private func endStrays() -> Bool {
+    guard let children = Supervisor.children() else { return true }
+    let strays = children.filter { running[$0] == nil }
+    if strays.isEmpty { return false }
+    let alive = Set(running.values.map { "SCITQ_TASK_ID=\($0.id.task)" })
+    for pid in strays {
+      let environment = Supervisor.environment(of: pid)
+      // A child is not reaped behind our back: the number is still its own.
+      if environment.isDisjoint(with: alive), !environment.isEmpty || running.isEmpty { kill(pid, SIGKILL) }
+    }
+    return true
   }
 
   private mutating func enforce() {
@@ -427,6 +453,7 @@ final class ConnectedEngine {
     pending.frame(.exited, attempt.id) {
       $0.put(ending.code)
       $0.put(ending.signal)
+      $0.append(ending.leftProcesses ? 1 : 0)
       $0.put(attempt.out.total)
       $0.put(attempt.err.total)
     }

@@ -84,6 +84,22 @@ package enum Files {
     return names
   }
 
+  /// Whether a folder has the mode and owner it gets when this process makes it, and holds just these.
+  package static func isUntouched(_ folder: FilePath, holding names: Set<String>) -> Bool {
+    var status = stat()
+    guard folder.withPlatformString({ lstat($0, &status) }) == 0, status.st_mode == S_IFDIR | 0o755 & ~mask,
+      status.st_uid == geteuid(), status.st_gid == getegid()
+    else { return false }
+    return Set(Self.names(in: folder)) == names
+  }
+
+  /// The process's file mode mask, which can only be read by setting it.
+  private static let mask: mode_t = {
+    let mask = umask(0o022)
+    umask(mask)
+    return mask
+  }()
+
   package enum Kind: Sendable { case folder, file, link, other }
 
   /// What stands at the path itself; a link is not followed. Nil when there is nothing.

@@ -1,3 +1,4 @@
+import Dispatch
 package import Logging
 import NIOCore
 import NIOPosix
@@ -6,9 +7,10 @@ package import SystemPackage
 
 /// What this agent must not forget, in one file of the store.
 ///
-/// `append` is cheap and keeps the order of its calls; one writer takes everything that waits, writes it, makes it
-/// durable once, and wakes those who wait in `flushed()`. A crash leaves a prefix of what was appended, at least
-/// everything whose `flushed()` had returned. A full disk is said, and tried again until there is room: nothing
+/// `append` is cheap and keeps the order of its calls; one writer takes everything that waits and writes it, and when
+/// somebody waits in `flushed()` makes it durable, once for all who do. What nobody waits for gathers a few milliseconds
+/// before it is written. A crash leaves a prefix of what was appended,
+/// at least everything whose `flushed()` had returned. A full disk is said, and tried again until there is room: nothing
 /// that waits is lost meanwhile.
 package final class Journal: Sendable {
   private struct Mailbox {
@@ -23,6 +25,8 @@ package final class Journal: Sendable {
     var file: SystemPackage.FileDescriptor
     var length: Int64
     var state: JournalState
+    /// Everything in it outlives a cut of power, too.
+    var isSynced = true
   }
 
   private let path: FilePath
@@ -31,6 +35,9 @@ package final class Journal: Sendable {
   private let pool: NIOThreadPool
   private let logger: Logger
   private let smallest: Int64
+  /// Rung when somebody waits: then what has gathered is written at once.
+  private let bell = DispatchSemaphore(value: 0)
+  private static let gathering = DispatchTimeInterval.milliseconds(5)
 
   /// Reads what is there, cuts a torn tail off, and takes the file over.
   /// - Parameter compactedAbove: a file shorter than this many bytes is never rewritten.
@@ -104,7 +111,10 @@ package final class Journal: Sendable {
         if mailbox.isClosing { return (false, true) }
         if !mailbox.isWriting, mailbox.records.isEmpty { return (false, true) }
         mailbox.waiters.append(continuation)
-        if mailbox.isWriting { return (false, false) }
+        if mailbox.isWriting {
+          bell.signal()
+          return (false, false)
+        }
         mailbox.isWriting = true
         return (true, false)
       }
@@ -125,6 +135,9 @@ package final class Journal: Sendable {
 
   private func write() {
     while true {
+      if mailbox.withLock({ $0.waiters.isEmpty && !$0.records.isEmpty }) {
+        _ = bell.wait(timeout: .now() + Self.gathering)
+      }
       let (records, waiters) = mailbox.withLock { mailbox in
         let taken = (mailbox.records, mailbox.waiters)
         mailbox.records = []
@@ -133,7 +146,10 @@ package final class Journal: Sendable {
         return taken
       }
       if records.isEmpty, waiters.isEmpty { return }
-      if !records.isEmpty { disk.withLock { write(records, to: &$0) } }
+      disk.withLock { disk in
+        if !records.isEmpty { write(records, to: &disk) }
+        if !waiters.isEmpty, !disk.isSynced { sync(&disk) }
+      }
       for waiter in waiters { waiter.resume() }
     }
   }
@@ -142,28 +158,44 @@ package final class Journal: Sendable {
     var bytes: [UInt8] = []
     bytes.reserveCapacity(records.count * 96)
     for record in records { JournalFormat.append(record, to: &bytes) }
+    let (file, length) = (disk.file, disk.length)
+    let isWritten = persist {
+      do { try file.writeAll(toAbsoluteOffset: length, bytes) } catch {
+        // Half a record must not stand where the next try may put a shorter one.
+        try? Files.truncate(file, to: length, path)
+        throw error
+      }
+    }
+    guard isWritten else { return }
+    disk.isSynced = false
+    disk.length += Int64(bytes.count)
+    for record in records { disk.state.apply(record) }
+    if disk.length > smallest, disk.length > 4 * Int64(disk.state.liveBytes) { compact(&disk) }
+  }
+
+  private func sync(_ disk: inout Disk) {
+    let file = disk.file
+    disk.isSynced = persist { try Files.sync(file, path) }
+  }
+
+  /// Tries until it can be done. False when the journal was closed over it.
+  private func persist(_ body: () throws -> Void) -> Bool {
     var wasSaid = false
     while true {
       do {
-        try disk.file.writeAll(toAbsoluteOffset: disk.length, bytes)
-        try Files.sync(disk.file, path)
-        break
+        try body()
+        if wasSaid { logger.notice("the journal can be written again") }
+        return true
       } catch {
-        // Half a record must not stand where the next try may put a shorter one.
-        try? Files.truncate(disk.file, to: disk.length, path)
         if !wasSaid {
           logger.error(
             "the journal \(path) cannot be written (\(error)); tried again every second until it can")
           wasSaid = true
         }
-        if mailbox.withLock({ $0.isClosing }) { return }
+        if mailbox.withLock({ $0.isClosing }) { return false }
         Pause.second()
       }
     }
-    if wasSaid { logger.notice("the journal can be written again") }
-    disk.length += Int64(bytes.count)
-    for record in records { disk.state.apply(record) }
-    if disk.length > smallest, disk.length > 4 * Int64(disk.state.liveBytes) { compact(&disk) }
   }
 
   /// Writes what is alive to a new file and puts it in the old one's place. On any trouble the old one stays.
@@ -188,6 +220,7 @@ package final class Journal: Sendable {
       try? disk.file.close()
       disk.file = file
       disk.length = Int64(bytes.count)
+      disk.isSynced = true
       try Files.syncFolder(path.removingLastComponent())
     } catch {
       logger.warning("the journal could not be compacted: \(error)")

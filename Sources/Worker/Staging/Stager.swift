@@ -13,6 +13,7 @@ package struct Stager: Sendable {
   package let transfer: Transfer
   package let cache: ResourceCache
   package let ledger: DiskLedger
+  package let spares: SpareFolders
   private let pool: NIOThreadPool
   /// How many inputs of one task are fetched side by side.
   private static let width = 4
@@ -21,6 +22,7 @@ package struct Stager: Sendable {
     self.store = store
     self.transfer = transfer
     self.pool = pool
+    spares = SpareFolders(store)
     let root = store.root
     ledger = DiskLedger { Files.room(at: root) }
     cache = ResourceCache(
@@ -59,11 +61,12 @@ package struct Stager: Sendable {
       folders.launch.output, to: TransferURI.parseOutput(spec.output), progress: nil)
   }
 
-  /// Removes what is left of an attempt on the disk.
-  package func clear(_ id: AttemptID, _ folders: TaskFolders, _ leases: [ResourceCache.Lease], hadFiles: Bool)
-    async
-  {
-    if !folders.removeIfEmpty() {
+  /// Removes what is left of an attempt on the disk. `isQuiet`: nobody is left who may still write there.
+  package func clear(
+    _ id: AttemptID, _ folders: TaskFolders, _ leases: [ResourceCache.Lease], hadFiles: Bool,
+    isQuiet: Bool = false
+  ) async {
+    if !(isQuiet && folders.keep(spares)), !folders.removeIfEmpty() {
       let root = folders.root
       try? await pool.runIfActive { Files.removeTree(root) }
     }

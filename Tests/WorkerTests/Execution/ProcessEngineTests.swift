@@ -156,7 +156,7 @@ struct ProcessEngineTests {
       try await engine.start(polite)
       #expect(await Bench.eventually { bench.processes().count >= 3 })
       await engine.kill(polite.attempt, grace: .seconds(10))
-      #expect(try await engine.exit(of: polite.attempt) == Exit(code: 143, signal: 15))
+      #expect(try await engine.exit(of: polite.attempt) == Exit(code: 143, signal: 15, leftProcesses: true))
       #expect(await Bench.eventually { bench.processes().isEmpty })
 
       let deaf = try bench.launch(2, "trap '' TERM; echo ready; while :; do sleep 1000; done", shell: "sh")
@@ -166,7 +166,7 @@ struct ProcessEngineTests {
       let began = ContinuousClock.now
       await engine.kill(deaf.attempt, grace: .milliseconds(300))
       #expect(ContinuousClock.now - began >= .milliseconds(290))
-      #expect(try await engine.exit(of: deaf.attempt) == Exit(code: 137, signal: 9))
+      #expect(try await engine.exit(of: deaf.attempt) == Exit(code: 137, signal: 9, leftProcesses: true))
       #expect(await Bench.eventually { bench.processes().isEmpty })
       // What is over, or was never there, is killed already.
       await engine.kill(deaf.attempt, grace: .seconds(10))
@@ -207,6 +207,28 @@ struct ProcessEngineTests {
     try await withBench(depth: 6) { bench in
       let result = try await bench.run(bench.launch(1, "echo fine", folders: false), on: engine(bench))
       #expect(Bench.text(result.out) == "fine\n")
+    }
+  }
+
+  @Test("what slips out of its group ends with the command too, and other commands go on")
+  func strays() async throws {
+    try await withBench { bench in
+      let engine = engine(bench)
+      let other = try bench.launch(1, "setsid sleep 1001 & sleep 1002", shell: "sh")
+      let one = try bench.launch(
+        2,
+        """
+        setsid sh -c 'sleep 1003 & touch $TEMP/up; sleep 1004' &
+        until [ -e $TEMP/up ]; do sleep 0.01; done
+        """, shell: "sh")
+      for launch in [other, one] {
+        try await engine.create(launch)
+        try await engine.start(launch)
+      }
+      #expect(try await engine.exit(of: one.attempt) == Exit(code: 0, leftProcesses: true))
+      #expect(await Bench.eventually { bench.processes().count == 3 })
+      await engine.kill(other.attempt, grace: .zero)
+      #expect(await Bench.eventually { bench.processes().isEmpty })
     }
   }
 
