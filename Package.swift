@@ -158,6 +158,7 @@ let package = Package(
         .product(name: "GRDBSQLite", package: "GRDB.swift"),
       ],
       path: "Benchmarks",
+      exclude: ["README.md"],
       swiftSettings: settings),
     .testTarget(
       name: "ProtocolTests",
