@@ -68,7 +68,8 @@ public struct ServerCommand: AsyncParsableCommand {
     var logger = Logger(label: "scitq-server") { StreamLogHandler.standardError(label: $0) }
     logger.logLevel = configuration.server.logLevel
     let directory = FilePath(FileManager.default.currentDirectoryPath).pushing(
-      FilePath(configuration.server.dataDir))
+      FilePath(configuration.server.dataDir)
+    ).lexicallyNormalized()
     try PrivateFolder.make(directory)
     let lock = try DataLock(directory)
     defer { lock.release() }

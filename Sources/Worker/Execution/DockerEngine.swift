@@ -16,11 +16,12 @@ package actor DockerEngine: ExecutionEngine {
   private let tool: ContainerTool
   private let storeID: String
   private let pullTimeout: Duration
+  private let freshness: Duration
   private let inspect: Batch<Inspection?>
   private let discard: Batch<Bool>
   private let deaths: ContainerDeaths
-  /// Images that were seen here; `create` finds out when one is gone.
-  private var present: Set<String> = []
+  /// Images that are here, and when their registry was last asked; `create` finds out when one is gone.
+  private var present: [String: ContinuousClock.Instant] = [:]
   private var pulls: [String: [CheckedContinuation<Void, Never>]] = [:]
   /// Started by this very object, whose events it has listened to ever since.
   private var started: Set<AttemptID> = []
@@ -31,11 +32,16 @@ package actor DockerEngine: ExecutionEngine {
   ///   - storeID: Names the agent's store: containers of other stores are never touched.
   ///   - program: `docker`, `podman`, or the path of one.
   ///   - pullTimeout: How long an image may take to arrive.
-  package init(storeID: String, program: String = "docker", pullTimeout: Duration = .seconds(3600)) {
+  ///   - freshness: How long an image of a tag is used before its registry is asked whether the tag has moved.
+  package init(
+    storeID: String, program: String = "docker", pullTimeout: Duration = .seconds(3600),
+    freshness: Duration = .seconds(900)
+  ) {
     let tool = ContainerTool(program: program)
     self.tool = tool
     self.storeID = storeID
     self.pullTimeout = pullTimeout
+    self.freshness = freshness
     deaths = ContainerDeaths(tool: tool, label: "scitq.store=\(storeID)")
     inspect = Batch { names in
       let answer = await tool.run(["container", "inspect", "--format", Inspection.format] + names)
@@ -68,9 +74,12 @@ package actor DockerEngine: ExecutionEngine {
 
   // MARK: Images
 
+  /// Brings the image. One that came from a registry under a tag is brought up to date now and then; where the
+  /// registry does not answer, what is here is used.
   package func prepare(_ launch: Launch) async throws(ExecutionFailure) {
     let image = launch.image
-    while !present.contains(image) {
+    while true {
+      if let asked = present[image], .now - asked < freshness { return }
       if pulls[image] != nil {
         // Another attempt brings it; should that fail, this one tries for itself.
         await withCheckedContinuation { pulls[image]!.append($0) }
@@ -79,17 +88,22 @@ package actor DockerEngine: ExecutionEngine {
       }
       pulls[image] = []
       defer { for waiter in pulls.removeValue(forKey: image) ?? [] { waiter.resume() } }
-      let looked = await tool.run(["image", "inspect", "--format", "{{.Id}}", image])
+      let looked = await tool.run(["image", "inspect", "--format", "{{len .RepoDigests}}", image])
       if looked.code != 0 {
         if looked.isEngineAway || looked.code < 0 { throw ExecutionFailure(.engine, looked.sentence) }
         let pulled = await tool.run(["pull", "--quiet", image], timeout: pullTimeout)
         guard pulled.code == 0 else {
           throw ExecutionFailure(.image, "image \(image) could not be pulled: \(pulled.sentence)")
         }
+      } else if !image.contains("@"), looked.output.first != "0" {
+        _ = await tool.run(["pull", "--quiet", image], timeout: min(pullTimeout, Self.refreshTimeout))
       }
-      present.insert(image)
+      present[image] = .now
     }
   }
+
+  /// A registry that does not answer must not hold up tasks whose image is here.
+  private static let refreshTimeout = Duration.seconds(120)
 
   // MARK: One attempt
 
@@ -113,7 +127,7 @@ package actor DockerEngine: ExecutionEngine {
       if !broughtImage, missing.contains("no such image") || missing.contains("image not known") {
         // It was here when it was prepared and has been deleted since.
         broughtImage = true
-        present.remove(launch.image)
+        present[launch.image] = nil
         try await prepare(launch)
         continue
       }
