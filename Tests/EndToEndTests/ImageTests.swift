@@ -71,13 +71,15 @@ private struct Registry {
     return registry
   }
 
-  func docker(_ arguments: String...) async throws {
+  @discardableResult
+  func docker(_ arguments: String...) async throws -> String {
     let log = await world.scratch("docker")
     let program = try Program(
       "docker", try Tools.onPath("docker"), arguments, environment: world.baseEnvironment, out: log, err: log)
     let status = await program.ended()
-    try #require(
-      status == 0, "docker \(arguments): \((try? String(contentsOf: log, encoding: .utf8)) ?? "")")
+    let text = try String(contentsOf: log, encoding: .utf8)
+    try #require(status == 0, "docker \(arguments): \(text)")
+    return text
   }
 
   /// Makes an image that knows its version, and pushes it.
