@@ -99,7 +99,7 @@ private struct Registry {
   func end() async {
     await program.stop()
     for image in ["one", "two", "versioned:stable"] {
-      try? await docker("rmi", "--force", "\(address)/\(image)")
+      _ = try? await docker("rmi", "--force", "\(address)/\(image)")
     }
   }
 }
