@@ -98,8 +98,7 @@ private struct Registry {
 
   func end() async {
     await program.stop()
-    for image in ["one", "two", "versioned:stable"] {
-      _ = try? await docker("rmi", "--force", "\(address)/\(image)")
-    }
+    let ids = try? await docker("images", "--quiet", "--filter", "label=scitq.test=\(address)")
+    for id in Set((ids ?? "").split(separator: "\n")) { _ = try? await docker("rmi", "--force", String(id)) }
   }
 }
