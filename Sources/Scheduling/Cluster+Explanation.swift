@@ -76,7 +76,9 @@ extension Cluster {
   }
 
   private func explainWaiting(_ id: TaskID) -> Explanation? {
-    let unmet = unmetPrerequisites(of: id)
+    // A number below zero is no task: it stands for the look at its own output.
+    let unmet = unmetPrerequisites(of: id).filter { $0.rawValue > 0 }
+    if unmet.isEmpty { return .outputUnchecked }
     // Those that have ended badly hold it up for good: they are named before those that are on their way.
     let named = unmet.min { a, b in
       let x = (standing(of: a)?.isFinal ?? false) ? 0 : 1

@@ -8,6 +8,8 @@ package enum Explanation: Hashable, Sendable, CustomStringConvertible {
   case suspended(on: WorkerID?)
   /// It waits for a task, whose status is nil where it is not known, and for so many others.
   case waiting(for: TaskID, status: TaskStatus?, others: Int)
+  /// It is to be skipped when its output exists, and nobody has looked yet.
+  case outputUnchecked
   /// A person wants it ended.
   case cancelWished(on: WorkerID?)
   /// A worker has it.
@@ -68,6 +70,7 @@ package enum Explanation: Hashable, Sendable, CustomStringConvertible {
       let standing = status.map { ", which \(Self.clause($0))" } ?? ""
       let rest = others > 0 ? "; and for \(counted(others, "other task", "other tasks"))" : ""
       return "waiting for task \(task)\(standing)\(rest)"
+    case .outputUnchecked: return "waiting for the look whether its output exists already"
     case .cancelWished(nil): return "being canceled"
     case .cancelWished(let worker?): return "being canceled: worker \(worker) has not confirmed the end yet"
     case .held(let worker, .assigned): return "assigned to worker \(worker), which has not acknowledged yet"

@@ -29,7 +29,8 @@ package enum Lifecycle {
   private static func serverMay(_ from: TaskStatus, _ to: TaskStatus) -> Bool {
     switch (from, to) {
     case (.inactive, .waiting), (.inactive, .pending): true
-    case (.waiting, .pending): true
+    // It need not run: its output is there already.
+    case (.waiting, .pending), (.waiting, .succeeded): true
     case (.pending, .assigned): true
     // The worker was lost, drained or deleted before the command started: nothing has happened yet.
     case (.assigned, .pending), (.accepted, .pending), (.downloading, .pending), (.onHold, .pending): true

@@ -6,6 +6,7 @@ import NIOSSL
 import ScitqProtocol
 import ServiceLifecycle
 import SystemPackage
+import Transfer
 import UnixSignals
 
 /// `scitq-server`.
@@ -97,10 +98,15 @@ public struct ServerCommand: AsyncParsableCommand {
       store: store, engine: engine, passwords: PasswordHash(threadPool: threads),
       configuration: configuration,
       joinToken: joinToken)
+    let transfer = Transfer(
+      remotes: Remotes(configuration.rclone.mapValues(\.settings)),
+      directory: directory.appending("transfer"),
+      logger: logger)
     let context = SessionContext(
       configuration: configuration, store: store, engine: engine, logs: logs, accounts: accounts,
       watch: watch,
-      workers: registry, authorityPEM: identity.authorityPEM, startedAt: microsecondsNow(), logger: logger)
+      workers: registry, cleanings: Cleanings(), transfer: transfer, authorityPEM: identity.authorityPEM,
+      startedAt: microsecondsNow(), logger: logger)
     var tls = TLSConfiguration.makeServerConfiguration(
       certificateChain: try identity.certificateChainPEM.flatMap {
         try NIOSSLCertificate.fromPEMBytes(Array($0.utf8)).map { .certificate($0) }
@@ -113,11 +119,14 @@ public struct ServerCommand: AsyncParsableCommand {
     let opening = Opening(
       accounts: accounts, listener: listener, directory: directory, configuration: configuration)
     // Stopped in the reverse order: nobody is let in any more while the engine finishes what it has.
-    let services: [any Service] = [engine, Leases(engine: engine), opening]
+    let checks = OutputChecks(
+      store: store, transfer: transfer, engine: engine, queue: engine.checks, logger: logger)
+    let services: [any Service] = [engine, Leases(engine: engine), checks, opening]
     var group = ServiceGroupConfiguration(
       services: services, gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
     group.maximumGracefulShutdownDuration = .seconds(10)
     try await ServiceGroup(configuration: group).run()
+    await transfer.stop()
     await logs.settle()
     try await threads.shutdownGracefully()
   }

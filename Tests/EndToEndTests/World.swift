@@ -25,6 +25,8 @@ actor World {
   struct Plan {
     var workers: [Worker] = []
     var hasObjectStore = false
+    /// More lines for the remote `s3` of the configuration.
+    var objectStoreSettings = ""
     var configuration = ""
 
     struct Worker {
@@ -169,8 +171,18 @@ actor World {
   // MARK: - The object store
 
   private var objectStoreConfiguration = ""
+  private var objectStoreAddress = "127.0.0.1:0"
 
-  private func startObjectStore() async throws {
+  func killObjectStore() async { await objectStore?.killNow() }
+
+  /// How often the object store was asked for the bytes of a file of the bucket `data`.
+  func downloads(of path: String) throws -> Int {
+    let log = try String(contentsOf: folder.appending(path: "s3.log"), encoding: .utf8)
+    return log.components(separatedBy: "GET OBJECT Bucket: data Object: \(path)\n").count - 1
+  }
+
+  /// Starts the object store, for the first time or again on the same port.
+  func startObjectStore() async throws {
     try FileManager.default.createDirectory(
       at: buckets.appending(path: "data"), withIntermediateDirectories: true)
     let log = folder.appending(path: "s3.log")
@@ -180,8 +192,9 @@ actor World {
     let program = try Program(
       "s3", Tools.rclone,
       [
-        "serve", "s3", buckets.path, "--addr", "127.0.0.1:0", "--dir-cache-time", "0", "--vfs-cache-mode",
-        "off",
+        "serve", "s3", buckets.path, "--addr", objectStoreAddress, "--dir-cache-time", "0",
+        "--vfs-cache-mode",
+        "off", "-vv",
       ],
       environment: environment, out: log, err: log)
     objectStore = program
@@ -193,6 +206,7 @@ actor World {
       endpoint = String(found.output)
       return true
     }
+    objectStoreAddress = String(endpoint.dropFirst("http://".count))
     objectStoreConfiguration = """
 
       rclone:
@@ -203,7 +217,7 @@ actor World {
           access_key_id: tester
           secret_access_key: tester-secret
 
-      """
+      """ + plan.objectStoreSettings.split(separator: "\n").map { "    \($0)\n" }.joined()
   }
 
   /// Puts a file into the bucket `data`, behind the object store's back.
@@ -374,7 +388,12 @@ extension World.Plan {
   }
 
   /// An object store, the remote `s3`, with a bucket `data`.
-  func objectStore() -> Self { with { $0.hasObjectStore = true } }
+  func objectStore(_ settings: String = "") -> Self {
+    with {
+      $0.hasObjectStore = true
+      $0.objectStoreSettings = settings
+    }
+  }
 
   /// Lines of `scitq.yaml`.
   func configured(_ yaml: String) -> Self { with { $0.configuration += yaml + "\n" } }

@@ -8,7 +8,7 @@ struct LifecycleTests {
   static let legal: [Actor: Set<String>] = [
     .server: words(
       """
-      +I +W +P  IW IP  WP  PA
+      +I +W +P  IW IP  WP WS  PA
       AP CP DP OP
       RF UF VF
       """),

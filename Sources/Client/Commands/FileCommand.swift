@@ -10,7 +10,8 @@ import Transfer
 struct FileCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration.command(
     "file", "List and copy files, here and on the remotes of the server's configuration.",
-    example: "scitq file copy results/ s3://bucket/results/", subcommands: [List.self, Copy.self])
+    example: "scitq file copy results/ s3://bucket/results/",
+    subcommands: [List.self, Copy.self, RemoteList.self])
 
   struct List: ClientCommand {
     static let configuration = CommandConfiguration.command(
@@ -24,11 +25,37 @@ struct FileCommand: AsyncParsableCommand {
       let uri = try TransferURI(parsing: src)
       let remotes = try await client.remotes(for: [uri])
       let entries = try await Moving.with(remotes) { try await $0.list(uri) }
-      switch client.format {
-      case .text: try client.put(FileRendering.table(entries, client.style).rendered(client.style))
-      case .json: try client.put(JSON.lines(entries.map(FileRendering.json)) + "\n")
-      case .quiet: try client.put(entries.map { Escaping.printable($0.uri) + "\n" }.joined())
+      try client.put(entries)
+    }
+  }
+
+  struct RemoteList: ClientCommand {
+    static let configuration = CommandConfiguration.command(
+      "remote-list", "List a remote as the server sees it: for what cannot be reached, or read, from here.",
+      example: "scitq file remote-list aznorth://rnd/test/ --timeout 30")
+
+    // The time limit is the server's here.
+    @OptionGroup var globals: Globals
+    @Argument(help: "The URI of a remote.") var uri: String
+
+    func run(_ client: Client) async throws {
+      _ = try TransferURI(parsing: uri)
+      var request = WireRemoteList()
+      request.uri = uri
+      request.timeoutMs = globals.timeout?.wholeMilliseconds ?? 0
+      let asked = request
+      let entries = try await client.connected { session in
+        var entries: [Entry] = []
+        for try await entry in session.connection.feed(.remoteList, asked) {
+          entries.append(
+            Entry(
+              uri: entry.uri, isFolder: entry.folder, bytes: entry.bytes,
+              modified: entry.modifiedAt == 0
+                ? nil : Date(timeIntervalSince1970: Double(entry.modifiedAt) / 1_000_000)))
+        }
+        return entries
       }
+      try client.put(entries)
     }
   }
 
@@ -47,7 +74,7 @@ struct FileCommand: AsyncParsableCommand {
 
     func run(_ client: Client) async throws {
       let uris = [try TransferURI(parsing: src), try TransferURI(parsing: dst)]
-      let remotes = try await client.remotes(for: uris)
+      let remotes = try await client.remotes(for: uris, writingTo: uris[1])
       let (src, dst, dryRun) = (src, dst, dryRun)
       let report = dryRun ? nil : ProgressReport()
       let files: [MovedFile]
@@ -77,13 +104,26 @@ struct FileCommand: AsyncParsableCommand {
 }
 
 extension Client {
+  fileprivate func put(_ entries: [Entry]) throws {
+    switch format {
+    case .text: try put(FileRendering.table(entries, style).rendered(style))
+    case .json: try put(JSON.lines(entries.map(FileRendering.json)) + "\n")
+    case .quiet: try put(entries.map { Escaping.printable($0.uri) + "\n" }.joined())
+    }
+  }
+
   /// The remotes that these URIs need; the server is asked only when one of them names a remote.
-  fileprivate func remotes(for uris: [TransferURI]) async throws -> Remotes {
+  fileprivate func remotes(
+    for uris: [TransferURI], writingTo destination: TransferURI? = nil
+  ) async throws -> Remotes {
     guard uris.contains(where: { !$0.isLocal && !$0.isWeb }) else { return Remotes([:]) }
     let answer = try await connected { try await $0.call(.remotes, WireEmpty()) }
     var settings: [String: [String: String]] = [:]
     for remote in answer.remotes { settings[remote.name] = remote.settings }
     for uri in uris { try uri.checkRemote(known: Array(settings.keys)) }
+    if let destination, answer.remotes.contains(where: { $0.name == destination.scheme && $0.readOnly }) {
+      throw Failure("\(destination): the remote \(destination.scheme) is read-only; name another")
+    }
     return Remotes(settings)
   }
 }

@@ -10,7 +10,7 @@ struct TaskCommand: AsyncParsableCommand {
       "scitq task create --container alpine --command 'echo \"hello world\"'\nscitq task list --status RF",
     subcommands: [
       TaskCreate.self, TaskList.self, Show.self, TaskOutput.self, Retry.self, Cancel.self, Wait.self,
-      Explain.self,
+      Explain.self, Files.self,
     ])
 
   struct Show: ClientCommand {
@@ -106,6 +106,28 @@ struct TaskCommand: AsyncParsableCommand {
 
     func run(_ client: Client) async throws {
       try await TaskWaiting(client).run(ids.flatMap(\.self))
+    }
+  }
+
+  struct Files: ClientCommand {
+    static let configuration = CommandConfiguration.command(
+      "files", "List the files that a task has read and written, with sizes and hashes.",
+      example: "scitq task files --id 12")
+
+    @OptionGroup var globals: Globals
+    @Option(help: "The task's id.", transform: Values.id) var id: Int64
+
+    func run(_ client: Client) async throws {
+      let id = id
+      let files = try await client.connected { session in
+        try await session.call(.taskFiles, .with { $0.id = id })
+      }
+      let all = files.inputs.map { ("input", $0) } + files.outputs.map { ("output", $0) }
+      switch client.format {
+      case .text: try client.put(FileRendering.table(all).rendered(client.style))
+      case .json: try client.put(JSON.lines(all.map(FileRendering.json)) + "\n")
+      case .quiet: try client.put(all.map { Escaping.printable($0.1.uri) + "\n" }.joined())
+      }
     }
   }
 

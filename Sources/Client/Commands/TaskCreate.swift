@@ -112,6 +112,16 @@ struct TaskFlags: ParsableArguments {
   @Option(help: "A file, folder or pattern for /resource, shared and read-only; may be repeated.")
   var resource: [String] = []
   @Option(help: "The folder that /output is copied to.") var output: String?
+  @Option(help: "A folder that /output is copied to when the command succeeds.") var publish: String?
+  @Option(
+    name: .customLong("publish-mode"),
+    help: "copy: to --output as well (the default); move: to --publish only.",
+    transform: TaskDraft.publishing)
+  var publishMode: TaskDraft.Publishing?
+  @Flag(
+    name: .customLong("skip-if-exists"),
+    help: "Count as succeeded, without running, when there are files at --publish, or else --output.")
+  var skipIfExists = false
   @Option(help: "Wait for this task to succeed; may be repeated.", transform: Lists.ids) var dependency:
     [[Int64]] = []
   @Option(help: "A name for people.") var name: String?
@@ -170,6 +180,9 @@ struct TaskFlags: ParsableArguments {
     draft.inputs = input
     draft.resources = resource
     draft.output = output
+    draft.publish = publish
+    draft.publishMode = publishMode
+    draft.skipIfExists = skipIfExists ? true : nil
     draft.dependencies = dependency.flatMap(\.self)
     draft.name = name
     draft.retry = retry

@@ -6,7 +6,7 @@ import SwiftProtobuf
 struct WorkerCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration.command(
     "worker", "The compute units that run tasks.", example: "scitq worker list",
-    subcommands: [List.self, Delete.self, Stats.self])
+    subcommands: [List.self, Delete.self, Stats.self, Clean.self])
 
   struct List: ClientCommand {
     static let configuration = CommandConfiguration.command(
@@ -43,6 +43,35 @@ struct WorkerCommand: AsyncParsableCommand {
       for id in ids {
         try client.put(
           text: "worker \(id) deleted\n", json: .object([.init("id", .integer(id))]), quiet: "\(id)\n")
+      }
+    }
+  }
+
+  struct Clean: ClientCommand {
+    static let configuration = CommandConfiguration.command(
+      "clean", "Remove what no task uses from workers: resources kept for later, and left-over files.",
+      example: "scitq worker clean\nscitq worker clean --worker-id 12")
+
+    @OptionGroup var globals: Globals
+    @Option(
+      name: [.customLong("worker-id"), .customLong("id")],
+      help: "The worker's id; may be repeated; all connected workers without.",
+      transform: Lists.ids)
+    var workerIDs: [[Int64]] = []
+
+    func run(_ client: Client) async throws {
+      let ids = workerIDs.flatMap(\.self)
+      let workers = try await client.connected { session in
+        try await session.call(.cleanWorkers, .with { $0.ids = ids })
+      }.workers
+      switch client.format {
+      case .text:
+        let lines = workers.map {
+          "worker \(Escaping.printable($0.name)): \(Quantity.bytes($0.freedBytes)) freed, \($0.removed) removed\n"
+        }
+        try client.put(lines.joined())
+      case .json: try client.put(JSON.lines(workers.map(WorkerRendering.cleanedJSON)) + "\n")
+      case .quiet: try client.put(workers.map { "\($0.workerID)\n" }.joined())
       }
     }
   }

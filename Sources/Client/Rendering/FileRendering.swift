@@ -1,4 +1,5 @@
 import Foundation
+import ScitqProtocol
 import Transfer
 
 /// Listings as people and programs see them.
@@ -15,6 +16,28 @@ enum FileRendering {
       ]
     }
     return table
+  }
+
+  /// What a task has read and written.
+  static func table(_ files: [(String, WireTransferredFile)]) -> Table {
+    var table = Table(columns: [
+      .init(title: "KIND"), .init(title: "URI"), .init(title: "SIZE", alignment: .right),
+      .init(title: "HASH"),
+    ])
+    table.rows = files.map { kind, file in
+      [
+        .init(kind), .init(file.uri), .init(Quantity.bytes(file.bytes)),
+        .init(file.hash.isEmpty ? "-" : file.hash),
+      ]
+    }
+    return table
+  }
+
+  static func json(_ kind: String, _ file: WireTransferredFile) -> JSON {
+    .object([
+      .init("kind", .string(kind)), .init("uri", .string(file.uri)), .init("bytes", .integer(file.bytes)),
+      .init("hash", .text(file.hash)),
+    ])
   }
 
   static func json(_ entry: Entry) -> JSON {

@@ -74,6 +74,13 @@ enum WorkerRendering {
     return table
   }
 
+  static func cleanedJSON(_ worker: WireWorkerCleaned) -> JSON {
+    .object([
+      .init("worker_id", .integer(worker.workerID)), .init("name", .string(worker.name)),
+      .init("freed_bytes", .integer(worker.freedBytes)), .init("removed", .integer(Int64(worker.removed))),
+    ])
+  }
+
   static func statsJSON(_ worker: WireWorkerStats) -> JSON {
     let stats = worker.stats
     let identity: [JSON.Member] = [

@@ -1,7 +1,10 @@
 /// The keys of a JSON line: the names of the flags, in singular or plural where a flag may be repeated.
 private enum DraftKey: String, CaseIterable {
-  case command, container, shell, input, resource, output, dependency, name, retry, priority, cpu, mem, disk,
-    gpu
+  case command, container, shell, input, resource, output, publish, dependency, name, retry, priority, cpu,
+    mem,
+    disk, gpu
+  case publishMode = "publish-mode"
+  case skipIfExists = "skip-if-exists"
   case acceptFailure = "accept-failure"
   case onDependencyFailure = "on-dependency-failure"
   case downloadTimeout = "download-timeout"
@@ -58,6 +61,9 @@ extension TaskDraft {
     case .input: inputs = try value.asTexts
     case .resource: resources = try value.asTexts
     case .output: output = try value.asText
+    case .publish: publish = try value.asText
+    case .publishMode: publishMode = try TaskDraft.publishing(try value.asText)
+    case .skipIfExists: skipIfExists = try value.asTruth
     case .dependency: dependencies = try value.asIDs
     case .name: name = try value.asText
     case .retry: retry = try Values.count(try value.asWholeText)
@@ -80,6 +86,15 @@ extension TaskDraft {
     case .containerOption: containerOptions = try value.asTexts
     case .weight: weight = try Values.weight(try value.asNumber)
     }
+  }
+}
+
+extension TaskDraft {
+  static func publishing(_ word: String) throws(TextProblem) -> Publishing {
+    guard let choice = Publishing(rawValue: word) else {
+      throw TextProblem("'\(Escaping.printable(word))' is neither 'copy' nor 'move'")
+    }
+    return choice
   }
 }
 

@@ -8,6 +8,9 @@ struct TaskDraft: Hashable, Sendable {
   var inputs: [String] = []
   var resources: [String] = []
   var output: String?
+  var publish: String?
+  var publishMode: Publishing?
+  var skipIfExists: Bool?
   var dependencies: [Int64] = []
   var name: String?
   var retry: UInt32?
@@ -30,6 +33,11 @@ struct TaskDraft: Hashable, Sendable {
     case wait, cancel
   }
 
+  /// Whether outputs that are published go to the output folder as well.
+  enum Publishing: String, CaseIterable, Sendable {
+    case copy, move
+  }
+
   /// This draft, with the defaults where it says nothing. A list that it gives takes the place of the default's
   /// list; variables are filled in one by one.
   func filled(from defaults: TaskDraft) -> TaskDraft {
@@ -40,6 +48,9 @@ struct TaskDraft: Hashable, Sendable {
     draft.inputs = inputs.isEmpty ? defaults.inputs : inputs
     draft.resources = resources.isEmpty ? defaults.resources : resources
     draft.output = output ?? defaults.output
+    draft.publish = publish ?? defaults.publish
+    draft.publishMode = publishMode ?? defaults.publishMode
+    draft.skipIfExists = skipIfExists ?? defaults.skipIfExists
     draft.dependencies = dependencies.isEmpty ? defaults.dependencies : dependencies
     draft.name = name ?? defaults.name
     draft.retry = retry ?? defaults.retry
@@ -68,12 +79,17 @@ struct TaskDraft: Hashable, Sendable {
     guard !command.utf8.contains(0) else {
       throw TextProblem("the command has a NUL character, which cannot be run")
     }
-    if let output, output.contains("|") {
+    for (place, what) in [(output, "output"), (publish, "publish folder")] where place?.contains("|") == true
+    {
       throw TextProblem(
-        "the output '\(Escaping.printable(output))' has an action; actions are for inputs and resources")
+        "the \(what) '\(Escaping.printable(place ?? ""))' has an action; actions are for inputs and resources"
+      )
     }
-    for uri in inputs + resources + [output].compactMap(\.self) where uri.isEmpty {
-      throw TextProblem("an input, resource or output is empty; give a URI or a path")
+    for uri in inputs + resources + [output, publish].compactMap(\.self) where uri.isEmpty {
+      throw TextProblem("an input, resource, output or publish folder is empty; give a URI or a path")
+    }
+    if publishMode != nil, publish == nil {
+      throw TextProblem("the publish mode is given without a folder to publish to; add --publish URI")
     }
     var task = WireNewTask()
     task.spec.command = command
@@ -82,6 +98,9 @@ struct TaskDraft: Hashable, Sendable {
     task.spec.inputs = inputs
     task.spec.resources = resources
     task.spec.output = output ?? ""
+    task.spec.publish = publish ?? ""
+    task.spec.publishMode = publishMode == .move ? .move : .copy
+    task.spec.skipIfExists = skipIfExists ?? false
     for entry in env { task.spec.env[entry.name] = entry.value }
     task.spec.containerOptions = containerOptions
     if cpu != nil || memoryBytes != nil || diskBytes != nil || gpu != nil {

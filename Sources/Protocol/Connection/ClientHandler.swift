@@ -138,6 +138,8 @@ final class ClientHandler: ChannelInboundHandler {
       if let message = try? WireRevocations(serializedBytes: frame.payload) { onPush(.revocations(message)) }
     case .settings:
       if let message = try? WireWorkerSettings(serializedBytes: frame.payload) { onPush(.settings(message)) }
+    case .clean:
+      if let message = try? WireClean(serializedBytes: frame.payload) { onPush(.clean(message)) }
     default: break  // A newer server may push what this client does not know.
     }
   }

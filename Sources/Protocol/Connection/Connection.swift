@@ -274,6 +274,7 @@ public enum Pushed: Sendable {
   case orders(WireOrders)
   case revocations(WireRevocations)
   case settings(WireWorkerSettings)
+  case clean(WireClean)
 }
 
 /// The figure in a window frame.

@@ -27,6 +27,44 @@ fileprivate nonisolated struct _GeneratedWithProtocGenSwiftVersion: SwiftProtobu
   typealias Version = _2
 }
 
+public nonisolated enum WirePublishMode: SwiftProtobuf.Enum, Swift.CaseIterable {
+  public typealias RawValue = Int
+
+  /// to output and to publish
+  case copy // = 0
+
+  /// to publish instead of output
+  case move // = 1
+  case UNRECOGNIZED(Int)
+
+  public init() {
+    self = .copy
+  }
+
+  public init?(rawValue: Int) {
+    switch rawValue {
+    case 0: self = .copy
+    case 1: self = .move
+    default: self = .UNRECOGNIZED(rawValue)
+    }
+  }
+
+  public var rawValue: Int {
+    switch self {
+    case .copy: return 0
+    case .move: return 1
+    case .UNRECOGNIZED(let i): return i
+    }
+  }
+
+  // The compiler won't synthesize support with the UNRECOGNIZED case.
+  public static let allCases: [WirePublishMode] = [
+    .copy,
+    .move,
+  ]
+
+}
+
 public nonisolated enum WireOnDependencyFailure: SwiftProtobuf.Enum, Swift.CaseIterable {
   public typealias RawValue = Int
   case wait // = 0
@@ -119,104 +157,92 @@ public nonisolated struct WireNeeds: Sendable {
 }
 
 /// What is to be run. Immutable; many tasks may share one.
-public nonisolated struct WireTaskSpec: Sendable {
+public nonisolated struct WireTaskSpec: @unchecked Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  public var command: String = String()
+  public var command: String {
+    get {_storage._command}
+    set {_uniqueStorage()._command = newValue}
+  }
 
   /// empty or "bare": a process on the host
-  public var container: String = String()
+  public var container: String {
+    get {_storage._container}
+    set {_uniqueStorage()._container = newValue}
+  }
 
-  public var shell: String = String()
+  public var shell: String {
+    get {_storage._shell}
+    set {_uniqueStorage()._shell = newValue}
+  }
 
-  public var inputs: [String] = []
+  public var inputs: [String] {
+    get {_storage._inputs}
+    set {_uniqueStorage()._inputs = newValue}
+  }
 
-  public var resources: [String] = []
+  public var resources: [String] {
+    get {_storage._resources}
+    set {_uniqueStorage()._resources = newValue}
+  }
 
-  public var output: String = String()
+  public var output: String {
+    get {_storage._output}
+    set {_uniqueStorage()._output = newValue}
+  }
 
-  public var env: Dictionary<String,String> = [:]
+  public var env: Dictionary<String,String> {
+    get {_storage._env}
+    set {_uniqueStorage()._env = newValue}
+  }
 
-  public var containerOptions: [String] = []
+  public var containerOptions: [String] {
+    get {_storage._containerOptions}
+    set {_uniqueStorage()._containerOptions = newValue}
+  }
 
   public var needs: WireNeeds {
-    get {_needs ?? WireNeeds()}
-    set {_needs = newValue}
+    get {_storage._needs ?? WireNeeds()}
+    set {_uniqueStorage()._needs = newValue}
   }
   /// Returns true if `needs` has been explicitly set.
-  public var hasNeeds: Bool {self._needs != nil}
+  public var hasNeeds: Bool {_storage._needs != nil}
   /// Clears the value of `needs`. Subsequent reads from it will return its default value.
-  public mutating func clearNeeds() {self._needs = nil}
+  public mutating func clearNeeds() {_uniqueStorage()._needs = nil}
 
   /// zero: none
-  public var downloadTimeoutMs: Int64 = 0
-
-  public var runTimeoutMs: Int64 = 0
-
-  public var uploadTimeoutMs: Int64 = 0
-
-  public var unknownFields = SwiftProtobuf.UnknownStorage()
-
-  public init() {}
-
-  fileprivate var _needs: WireNeeds? = nil
-}
-
-public nonisolated struct WireNewTask: @unchecked Sendable {
-  // SwiftProtobuf.Message conformance is added in an extension below. See the
-  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
-  // methods supported on all messages.
-
-  public var spec: WireTaskSpec {
-    get {_storage._spec ?? WireTaskSpec()}
-    set {_uniqueStorage()._spec = newValue}
-  }
-  /// Returns true if `spec` has been explicitly set.
-  public var hasSpec: Bool {_storage._spec != nil}
-  /// Clears the value of `spec`. Subsequent reads from it will return its default value.
-  public mutating func clearSpec() {_uniqueStorage()._spec = nil}
-
-  public var name: String {
-    get {_storage._name}
-    set {_uniqueStorage()._name = newValue}
+  public var downloadTimeoutMs: Int64 {
+    get {_storage._downloadTimeoutMs}
+    set {_uniqueStorage()._downloadTimeoutMs = newValue}
   }
 
-  public var stepID: Int64 {
-    get {_storage._stepID}
-    set {_uniqueStorage()._stepID = newValue}
+  public var runTimeoutMs: Int64 {
+    get {_storage._runTimeoutMs}
+    set {_uniqueStorage()._runTimeoutMs = newValue}
   }
 
-  /// zero: 1
-  public var weight: Double {
-    get {_storage._weight}
-    set {_uniqueStorage()._weight = newValue}
+  public var uploadTimeoutMs: Int64 {
+    get {_storage._uploadTimeoutMs}
+    set {_uniqueStorage()._uploadTimeoutMs = newValue}
   }
 
-  public var priority: Int32 {
-    get {_storage._priority}
-    set {_uniqueStorage()._priority = newValue}
+  /// where outputs go when the command succeeds
+  public var publish: String {
+    get {_storage._publish}
+    set {_uniqueStorage()._publish = newValue}
   }
 
-  public var retry: UInt32 {
-    get {_storage._retry}
-    set {_uniqueStorage()._retry = newValue}
+  public var publishMode: WirePublishMode {
+    get {_storage._publishMode}
+    set {_uniqueStorage()._publishMode = newValue}
   }
 
-  public var dependencies: [Int64] {
-    get {_storage._dependencies}
-    set {_uniqueStorage()._dependencies = newValue}
-  }
-
-  public var acceptFailure: Bool {
-    get {_storage._acceptFailure}
-    set {_uniqueStorage()._acceptFailure = newValue}
-  }
-
-  public var onDependencyFailure: WireOnDependencyFailure {
-    get {_storage._onDependencyFailure}
-    set {_uniqueStorage()._onDependencyFailure = newValue}
+  /// it has succeeded already when there is something at publish, or output
+  public var skipIfExists: Bool {
+    get {_storage._skipIfExists}
+    set {_uniqueStorage()._skipIfExists = newValue}
   }
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -224,6 +250,44 @@ public nonisolated struct WireNewTask: @unchecked Sendable {
   public init() {}
 
   fileprivate var _storage = _StorageClass.defaultInstance
+}
+
+public nonisolated struct WireNewTask: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var spec: WireTaskSpec {
+    get {_spec ?? WireTaskSpec()}
+    set {_spec = newValue}
+  }
+  /// Returns true if `spec` has been explicitly set.
+  public var hasSpec: Bool {self._spec != nil}
+  /// Clears the value of `spec`. Subsequent reads from it will return its default value.
+  public mutating func clearSpec() {self._spec = nil}
+
+  public var name: String = String()
+
+  public var stepID: Int64 = 0
+
+  /// zero: 1
+  public var weight: Double = 0
+
+  public var priority: Int32 = 0
+
+  public var retry: UInt32 = 0
+
+  public var dependencies: [Int64] = []
+
+  public var acceptFailure: Bool = false
+
+  public var onDependencyFailure: WireOnDependencyFailure = .wait
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+
+  fileprivate var _spec: WireTaskSpec? = nil
 }
 
 /// One request frame; when `more` is set it is followed by chunk frames, each a TaskBatch, and an end frame.
@@ -525,6 +589,7 @@ public nonisolated struct WireTask: @unchecked Sendable {
     set {_uniqueStorage()._cancelRequested = newValue}
   }
 
+  /// not in lists
   public var outputs: [WireTransferredFile] {
     get {_storage._outputs}
     set {_uniqueStorage()._outputs = newValue}
@@ -566,6 +631,21 @@ public nonisolated struct WireTaskId: Sendable {
   // methods supported on all messages.
 
   public var id: Int64 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// What a task's files were: read from, and written to.
+public nonisolated struct WireTaskFiles: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var inputs: [WireTransferredFile] = []
+
+  public var outputs: [WireTransferredFile] = []
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -667,6 +747,10 @@ public nonisolated struct WireExplanation: Sendable {
 
 fileprivate nonisolated let _protobuf_package = "scitq.v1"
 
+nonisolated extension WirePublishMode: SwiftProtobuf._ProtoNameProviding {
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0PUBLISH_MODE_COPY\0\u{1}PUBLISH_MODE_MOVE\0")
+}
+
 nonisolated extension WireOnDependencyFailure: SwiftProtobuf._ProtoNameProviding {
   public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0ON_DEPENDENCY_FAILURE_WAIT\0\u{1}ON_DEPENDENCY_FAILURE_CANCEL\0")
 }
@@ -722,107 +806,24 @@ nonisolated extension WireNeeds: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
 
 nonisolated extension WireTaskSpec: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".TaskSpec"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}command\0\u{1}container\0\u{1}shell\0\u{1}inputs\0\u{1}resources\0\u{1}output\0\u{1}env\0\u{3}container_options\0\u{1}needs\0\u{3}download_timeout_ms\0\u{3}run_timeout_ms\0\u{3}upload_timeout_ms\0")
-
-  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularStringField(value: &self.command) }()
-      case 2: try { try decoder.decodeSingularStringField(value: &self.container) }()
-      case 3: try { try decoder.decodeSingularStringField(value: &self.shell) }()
-      case 4: try { try decoder.decodeRepeatedStringField(value: &self.inputs) }()
-      case 5: try { try decoder.decodeRepeatedStringField(value: &self.resources) }()
-      case 6: try { try decoder.decodeSingularStringField(value: &self.output) }()
-      case 7: try { try decoder.decodeMapField(fieldType: SwiftProtobuf._ProtobufMap<SwiftProtobuf.ProtobufString,SwiftProtobuf.ProtobufString>.self, value: &self.env) }()
-      case 8: try { try decoder.decodeRepeatedStringField(value: &self.containerOptions) }()
-      case 9: try { try decoder.decodeSingularMessageField(value: &self._needs) }()
-      case 10: try { try decoder.decodeSingularInt64Field(value: &self.downloadTimeoutMs) }()
-      case 11: try { try decoder.decodeSingularInt64Field(value: &self.runTimeoutMs) }()
-      case 12: try { try decoder.decodeSingularInt64Field(value: &self.uploadTimeoutMs) }()
-      default: break
-      }
-    }
-  }
-
-  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    // The use of inline closures is to circumvent an issue where the compiler
-    // allocates stack space for every if/case branch local when no optimizations
-    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
-    // https://github.com/apple/swift-protobuf/issues/1182
-    if !self.command.isEmpty {
-      try visitor.visitSingularStringField(value: self.command, fieldNumber: 1)
-    }
-    if !self.container.isEmpty {
-      try visitor.visitSingularStringField(value: self.container, fieldNumber: 2)
-    }
-    if !self.shell.isEmpty {
-      try visitor.visitSingularStringField(value: self.shell, fieldNumber: 3)
-    }
-    if !self.inputs.isEmpty {
-      try visitor.visitRepeatedStringField(value: self.inputs, fieldNumber: 4)
-    }
-    if !self.resources.isEmpty {
-      try visitor.visitRepeatedStringField(value: self.resources, fieldNumber: 5)
-    }
-    if !self.output.isEmpty {
-      try visitor.visitSingularStringField(value: self.output, fieldNumber: 6)
-    }
-    if !self.env.isEmpty {
-      try visitor.visitMapField(fieldType: SwiftProtobuf._ProtobufMap<SwiftProtobuf.ProtobufString,SwiftProtobuf.ProtobufString>.self, value: self.env, fieldNumber: 7)
-    }
-    if !self.containerOptions.isEmpty {
-      try visitor.visitRepeatedStringField(value: self.containerOptions, fieldNumber: 8)
-    }
-    try { if let v = self._needs {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 9)
-    } }()
-    if self.downloadTimeoutMs != 0 {
-      try visitor.visitSingularInt64Field(value: self.downloadTimeoutMs, fieldNumber: 10)
-    }
-    if self.runTimeoutMs != 0 {
-      try visitor.visitSingularInt64Field(value: self.runTimeoutMs, fieldNumber: 11)
-    }
-    if self.uploadTimeoutMs != 0 {
-      try visitor.visitSingularInt64Field(value: self.uploadTimeoutMs, fieldNumber: 12)
-    }
-    try unknownFields.traverse(visitor: &visitor)
-  }
-
-  public static func ==(lhs: WireTaskSpec, rhs: WireTaskSpec) -> Bool {
-    if lhs.command != rhs.command {return false}
-    if lhs.container != rhs.container {return false}
-    if lhs.shell != rhs.shell {return false}
-    if lhs.inputs != rhs.inputs {return false}
-    if lhs.resources != rhs.resources {return false}
-    if lhs.output != rhs.output {return false}
-    if lhs.env != rhs.env {return false}
-    if lhs.containerOptions != rhs.containerOptions {return false}
-    if lhs._needs != rhs._needs {return false}
-    if lhs.downloadTimeoutMs != rhs.downloadTimeoutMs {return false}
-    if lhs.runTimeoutMs != rhs.runTimeoutMs {return false}
-    if lhs.uploadTimeoutMs != rhs.uploadTimeoutMs {return false}
-    if lhs.unknownFields != rhs.unknownFields {return false}
-    return true
-  }
-}
-
-nonisolated extension WireNewTask: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  public static let protoMessageName: String = _protobuf_package + ".NewTask"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}spec\0\u{1}name\0\u{3}step_id\0\u{1}weight\0\u{1}priority\0\u{1}retry\0\u{1}dependencies\0\u{3}accept_failure\0\u{3}on_dependency_failure\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}command\0\u{1}container\0\u{1}shell\0\u{1}inputs\0\u{1}resources\0\u{1}output\0\u{1}env\0\u{3}container_options\0\u{1}needs\0\u{3}download_timeout_ms\0\u{3}run_timeout_ms\0\u{3}upload_timeout_ms\0\u{1}publish\0\u{3}publish_mode\0\u{3}skip_if_exists\0")
 
   fileprivate class _StorageClass {
-    var _spec: WireTaskSpec? = nil
-    var _name: String = String()
-    var _stepID: Int64 = 0
-    var _weight: Double = 0
-    var _priority: Int32 = 0
-    var _retry: UInt32 = 0
-    var _dependencies: [Int64] = []
-    var _acceptFailure: Bool = false
-    var _onDependencyFailure: WireOnDependencyFailure = .wait
+    var _command: String = String()
+    var _container: String = String()
+    var _shell: String = String()
+    var _inputs: [String] = []
+    var _resources: [String] = []
+    var _output: String = String()
+    var _env: Dictionary<String,String> = [:]
+    var _containerOptions: [String] = []
+    var _needs: WireNeeds? = nil
+    var _downloadTimeoutMs: Int64 = 0
+    var _runTimeoutMs: Int64 = 0
+    var _uploadTimeoutMs: Int64 = 0
+    var _publish: String = String()
+    var _publishMode: WirePublishMode = .copy
+    var _skipIfExists: Bool = false
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -833,15 +834,21 @@ nonisolated extension WireNewTask: SwiftProtobuf.Message, SwiftProtobuf._Message
     private init() {}
 
     init(copying source: _StorageClass) {
-      _spec = source._spec
-      _name = source._name
-      _stepID = source._stepID
-      _weight = source._weight
-      _priority = source._priority
-      _retry = source._retry
-      _dependencies = source._dependencies
-      _acceptFailure = source._acceptFailure
-      _onDependencyFailure = source._onDependencyFailure
+      _command = source._command
+      _container = source._container
+      _shell = source._shell
+      _inputs = source._inputs
+      _resources = source._resources
+      _output = source._output
+      _env = source._env
+      _containerOptions = source._containerOptions
+      _needs = source._needs
+      _downloadTimeoutMs = source._downloadTimeoutMs
+      _runTimeoutMs = source._runTimeoutMs
+      _uploadTimeoutMs = source._uploadTimeoutMs
+      _publish = source._publish
+      _publishMode = source._publishMode
+      _skipIfExists = source._skipIfExists
     }
   }
 
@@ -860,15 +867,21 @@ nonisolated extension WireNewTask: SwiftProtobuf.Message, SwiftProtobuf._Message
         // allocates stack space for every case branch when no optimizations are
         // enabled. https://github.com/apple/swift-protobuf/issues/1034
         switch fieldNumber {
-        case 1: try { try decoder.decodeSingularMessageField(value: &_storage._spec) }()
-        case 2: try { try decoder.decodeSingularStringField(value: &_storage._name) }()
-        case 3: try { try decoder.decodeSingularInt64Field(value: &_storage._stepID) }()
-        case 4: try { try decoder.decodeSingularDoubleField(value: &_storage._weight) }()
-        case 5: try { try decoder.decodeSingularInt32Field(value: &_storage._priority) }()
-        case 6: try { try decoder.decodeSingularUInt32Field(value: &_storage._retry) }()
-        case 7: try { try decoder.decodeRepeatedInt64Field(value: &_storage._dependencies) }()
-        case 8: try { try decoder.decodeSingularBoolField(value: &_storage._acceptFailure) }()
-        case 9: try { try decoder.decodeSingularEnumField(value: &_storage._onDependencyFailure) }()
+        case 1: try { try decoder.decodeSingularStringField(value: &_storage._command) }()
+        case 2: try { try decoder.decodeSingularStringField(value: &_storage._container) }()
+        case 3: try { try decoder.decodeSingularStringField(value: &_storage._shell) }()
+        case 4: try { try decoder.decodeRepeatedStringField(value: &_storage._inputs) }()
+        case 5: try { try decoder.decodeRepeatedStringField(value: &_storage._resources) }()
+        case 6: try { try decoder.decodeSingularStringField(value: &_storage._output) }()
+        case 7: try { try decoder.decodeMapField(fieldType: SwiftProtobuf._ProtobufMap<SwiftProtobuf.ProtobufString,SwiftProtobuf.ProtobufString>.self, value: &_storage._env) }()
+        case 8: try { try decoder.decodeRepeatedStringField(value: &_storage._containerOptions) }()
+        case 9: try { try decoder.decodeSingularMessageField(value: &_storage._needs) }()
+        case 10: try { try decoder.decodeSingularInt64Field(value: &_storage._downloadTimeoutMs) }()
+        case 11: try { try decoder.decodeSingularInt64Field(value: &_storage._runTimeoutMs) }()
+        case 12: try { try decoder.decodeSingularInt64Field(value: &_storage._uploadTimeoutMs) }()
+        case 13: try { try decoder.decodeSingularStringField(value: &_storage._publish) }()
+        case 14: try { try decoder.decodeSingularEnumField(value: &_storage._publishMode) }()
+        case 15: try { try decoder.decodeSingularBoolField(value: &_storage._skipIfExists) }()
         default: break
         }
       }
@@ -881,55 +894,153 @@ nonisolated extension WireNewTask: SwiftProtobuf.Message, SwiftProtobuf._Message
       // allocates stack space for every if/case branch local when no optimizations
       // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
       // https://github.com/apple/swift-protobuf/issues/1182
-      try { if let v = _storage._spec {
-        try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+      if !_storage._command.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._command, fieldNumber: 1)
+      }
+      if !_storage._container.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._container, fieldNumber: 2)
+      }
+      if !_storage._shell.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._shell, fieldNumber: 3)
+      }
+      if !_storage._inputs.isEmpty {
+        try visitor.visitRepeatedStringField(value: _storage._inputs, fieldNumber: 4)
+      }
+      if !_storage._resources.isEmpty {
+        try visitor.visitRepeatedStringField(value: _storage._resources, fieldNumber: 5)
+      }
+      if !_storage._output.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._output, fieldNumber: 6)
+      }
+      if !_storage._env.isEmpty {
+        try visitor.visitMapField(fieldType: SwiftProtobuf._ProtobufMap<SwiftProtobuf.ProtobufString,SwiftProtobuf.ProtobufString>.self, value: _storage._env, fieldNumber: 7)
+      }
+      if !_storage._containerOptions.isEmpty {
+        try visitor.visitRepeatedStringField(value: _storage._containerOptions, fieldNumber: 8)
+      }
+      try { if let v = _storage._needs {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 9)
       } }()
-      if !_storage._name.isEmpty {
-        try visitor.visitSingularStringField(value: _storage._name, fieldNumber: 2)
+      if _storage._downloadTimeoutMs != 0 {
+        try visitor.visitSingularInt64Field(value: _storage._downloadTimeoutMs, fieldNumber: 10)
       }
-      if _storage._stepID != 0 {
-        try visitor.visitSingularInt64Field(value: _storage._stepID, fieldNumber: 3)
+      if _storage._runTimeoutMs != 0 {
+        try visitor.visitSingularInt64Field(value: _storage._runTimeoutMs, fieldNumber: 11)
       }
-      if _storage._weight.bitPattern != 0 {
-        try visitor.visitSingularDoubleField(value: _storage._weight, fieldNumber: 4)
+      if _storage._uploadTimeoutMs != 0 {
+        try visitor.visitSingularInt64Field(value: _storage._uploadTimeoutMs, fieldNumber: 12)
       }
-      if _storage._priority != 0 {
-        try visitor.visitSingularInt32Field(value: _storage._priority, fieldNumber: 5)
+      if !_storage._publish.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._publish, fieldNumber: 13)
       }
-      if _storage._retry != 0 {
-        try visitor.visitSingularUInt32Field(value: _storage._retry, fieldNumber: 6)
+      if _storage._publishMode != .copy {
+        try visitor.visitSingularEnumField(value: _storage._publishMode, fieldNumber: 14)
       }
-      if !_storage._dependencies.isEmpty {
-        try visitor.visitPackedInt64Field(value: _storage._dependencies, fieldNumber: 7)
-      }
-      if _storage._acceptFailure != false {
-        try visitor.visitSingularBoolField(value: _storage._acceptFailure, fieldNumber: 8)
-      }
-      if _storage._onDependencyFailure != .wait {
-        try visitor.visitSingularEnumField(value: _storage._onDependencyFailure, fieldNumber: 9)
+      if _storage._skipIfExists != false {
+        try visitor.visitSingularBoolField(value: _storage._skipIfExists, fieldNumber: 15)
       }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
 
-  public static func ==(lhs: WireNewTask, rhs: WireNewTask) -> Bool {
+  public static func ==(lhs: WireTaskSpec, rhs: WireTaskSpec) -> Bool {
     if lhs._storage !== rhs._storage {
       let storagesAreEqual: Bool = withExtendedLifetime((lhs._storage, rhs._storage)) { (_args: (_StorageClass, _StorageClass)) in
         let _storage = _args.0
         let rhs_storage = _args.1
-        if _storage._spec != rhs_storage._spec {return false}
-        if _storage._name != rhs_storage._name {return false}
-        if _storage._stepID != rhs_storage._stepID {return false}
-        if _storage._weight != rhs_storage._weight {return false}
-        if _storage._priority != rhs_storage._priority {return false}
-        if _storage._retry != rhs_storage._retry {return false}
-        if _storage._dependencies != rhs_storage._dependencies {return false}
-        if _storage._acceptFailure != rhs_storage._acceptFailure {return false}
-        if _storage._onDependencyFailure != rhs_storage._onDependencyFailure {return false}
+        if _storage._command != rhs_storage._command {return false}
+        if _storage._container != rhs_storage._container {return false}
+        if _storage._shell != rhs_storage._shell {return false}
+        if _storage._inputs != rhs_storage._inputs {return false}
+        if _storage._resources != rhs_storage._resources {return false}
+        if _storage._output != rhs_storage._output {return false}
+        if _storage._env != rhs_storage._env {return false}
+        if _storage._containerOptions != rhs_storage._containerOptions {return false}
+        if _storage._needs != rhs_storage._needs {return false}
+        if _storage._downloadTimeoutMs != rhs_storage._downloadTimeoutMs {return false}
+        if _storage._runTimeoutMs != rhs_storage._runTimeoutMs {return false}
+        if _storage._uploadTimeoutMs != rhs_storage._uploadTimeoutMs {return false}
+        if _storage._publish != rhs_storage._publish {return false}
+        if _storage._publishMode != rhs_storage._publishMode {return false}
+        if _storage._skipIfExists != rhs_storage._skipIfExists {return false}
         return true
       }
       if !storagesAreEqual {return false}
     }
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireNewTask: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".NewTask"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}spec\0\u{1}name\0\u{3}step_id\0\u{1}weight\0\u{1}priority\0\u{1}retry\0\u{1}dependencies\0\u{3}accept_failure\0\u{3}on_dependency_failure\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularMessageField(value: &self._spec) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.name) }()
+      case 3: try { try decoder.decodeSingularInt64Field(value: &self.stepID) }()
+      case 4: try { try decoder.decodeSingularDoubleField(value: &self.weight) }()
+      case 5: try { try decoder.decodeSingularInt32Field(value: &self.priority) }()
+      case 6: try { try decoder.decodeSingularUInt32Field(value: &self.retry) }()
+      case 7: try { try decoder.decodeRepeatedInt64Field(value: &self.dependencies) }()
+      case 8: try { try decoder.decodeSingularBoolField(value: &self.acceptFailure) }()
+      case 9: try { try decoder.decodeSingularEnumField(value: &self.onDependencyFailure) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    try { if let v = self._spec {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+    } }()
+    if !self.name.isEmpty {
+      try visitor.visitSingularStringField(value: self.name, fieldNumber: 2)
+    }
+    if self.stepID != 0 {
+      try visitor.visitSingularInt64Field(value: self.stepID, fieldNumber: 3)
+    }
+    if self.weight.bitPattern != 0 {
+      try visitor.visitSingularDoubleField(value: self.weight, fieldNumber: 4)
+    }
+    if self.priority != 0 {
+      try visitor.visitSingularInt32Field(value: self.priority, fieldNumber: 5)
+    }
+    if self.retry != 0 {
+      try visitor.visitSingularUInt32Field(value: self.retry, fieldNumber: 6)
+    }
+    if !self.dependencies.isEmpty {
+      try visitor.visitPackedInt64Field(value: self.dependencies, fieldNumber: 7)
+    }
+    if self.acceptFailure != false {
+      try visitor.visitSingularBoolField(value: self.acceptFailure, fieldNumber: 8)
+    }
+    if self.onDependencyFailure != .wait {
+      try visitor.visitSingularEnumField(value: self.onDependencyFailure, fieldNumber: 9)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireNewTask, rhs: WireNewTask) -> Bool {
+    if lhs._spec != rhs._spec {return false}
+    if lhs.name != rhs.name {return false}
+    if lhs.stepID != rhs.stepID {return false}
+    if lhs.weight != rhs.weight {return false}
+    if lhs.priority != rhs.priority {return false}
+    if lhs.retry != rhs.retry {return false}
+    if lhs.dependencies != rhs.dependencies {return false}
+    if lhs.acceptFailure != rhs.acceptFailure {return false}
+    if lhs.onDependencyFailure != rhs.onDependencyFailure {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1559,6 +1670,41 @@ nonisolated extension WireTaskId: SwiftProtobuf.Message, SwiftProtobuf._MessageI
 
   public static func ==(lhs: WireTaskId, rhs: WireTaskId) -> Bool {
     if lhs.id != rhs.id {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireTaskFiles: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".TaskFiles"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}inputs\0\u{1}outputs\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeRepeatedMessageField(value: &self.inputs) }()
+      case 2: try { try decoder.decodeRepeatedMessageField(value: &self.outputs) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.inputs.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.inputs, fieldNumber: 1)
+    }
+    if !self.outputs.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.outputs, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireTaskFiles, rhs: WireTaskFiles) -> Bool {
+    if lhs.inputs != rhs.inputs {return false}
+    if lhs.outputs != rhs.outputs {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

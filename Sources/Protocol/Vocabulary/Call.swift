@@ -39,15 +39,18 @@ public enum Method: UInt16, CaseIterable, Sendable {
   case waitTasks = 25
   case explainTask = 26
   case readLog = 27
+  case taskFiles = 28
   case listWorkers = 40
   case workerStats = 41
   case deleteWorkers = 42
+  case cleanWorkers = 43
   case listUsers = 60
   case createUser = 61
   case updateUser = 62
   case deleteUser = 63
   case serverStatus = 80
   case remotes = 81
+  case remoteList = 82
   // Workers.
   case reconcile = 100
   case report = 101
@@ -55,10 +58,12 @@ public enum Method: UInt16, CaseIterable, Sendable {
   case beat = 103
   case workerRemotes = 104
   case leave = 105
+  case cleaned = 106
   // Pushed to workers.
   case orders = 120
   case revocations = 121
   case settings = 122
+  case clean = 123
 }
 
 extension Call where Request == WireLogin, Response == WireLoggedIn {
@@ -104,6 +109,22 @@ extension Call where Request == WireTaskId, Response == WireExplanation {
 extension Feed where Request == WireReadLog, Item == WireLogData {
   /// What a task printed, by byte offset; with `follow` until the task has ended.
   public static var readLog: Self { .init(.readLog) }
+}
+extension Call where Request == WireTaskId, Response == WireTaskFiles {
+  /// What a task has read and written, with sizes and hashes.
+  public static var taskFiles: Self { .init(.taskFiles) }
+}
+extension Call where Request == WireWorkerIds, Response == WireWorkersCleaned {
+  /// Removes what no task uses from connected workers; no ids: all of them. Answered when they have done it.
+  public static var cleanWorkers: Self { .init(.cleanWorkers) }
+}
+extension Feed where Request == WireRemoteList, Item == WireFileEntry {
+  /// What is on a remote, looked at by the server.
+  public static var remoteList: Self { .init(.remoteList) }
+}
+extension Call where Request == WireCleaned, Response == WireEmpty {
+  /// A worker's answer to the push `clean`.
+  public static var cleaned: Self { .init(.cleaned) }
 }
 extension Call where Request == WireListWorkers, Response == WireWorkerList {
   public static var listWorkers: Self { .init(.listWorkers) }
@@ -162,4 +183,7 @@ extension Push where Payload == WireRevocations {
 }
 extension Push where Payload == WireWorkerSettings {
   public static var settings: Self { .init(.settings) }
+}
+extension Push where Payload == WireClean {
+  public static var clean: Self { .init(.clean) }
 }

@@ -105,10 +105,9 @@ extension Configuration {
     return result
   }
 
-  private static func remotes(_ section: ConfigurationSection) throws(ConfigurationError) -> [String: [String:
-    String]]
+  private static func remotes(_ section: ConfigurationSection) throws(ConfigurationError) -> [String: Remote]
   {
-    var remotes: [String: [String: String]] = [:]
+    var remotes: [String: Remote] = [:]
     for name in section.givenKeys {
       let isName =
         !name.isEmpty
@@ -124,13 +123,26 @@ extension Configuration {
         throw section.error(
           name, "is no name for a remote; use letters, digits, - and _, and begin with none of - ")
       }
-      let remote = try section.section(name)
+      let given = try section.section(name)
+      var remote = Remote(settings: [:])
+      if given.givenKeys.contains("users") {
+        var users: [String] = []
+        try given.list("users", &users, "names of users, or \"*\" for all") { !$0.isEmpty }
+        remote.users = Set(users)
+      }
+      try given.boolean("read_only", &remote.isReadOnly)
+      try given.value("checksums", &remote.checksums, "require, record or off") {
+        ["require", "record", "off"].contains($0) ? $0 : nil
+      }
       var settings: [String: String] = [:]
-      for key in remote.givenKeys { settings[key] = try remote.scalar(key) }
+      for key in given.givenKeys where !["users", "read_only", "checksums"].contains(key) {
+        settings[key] = try given.scalar(key)
+      }
       guard let type = settings["type"], !type.isEmpty else {
         throw section.error(name, "has no type; add the kind of store as rclone calls it, such as type: s3")
       }
-      remotes[name] = settings
+      remote.settings = settings
+      remotes[name] = remote
     }
     return remotes
   }

@@ -61,9 +61,9 @@ package struct Configuration: Sendable, Equatable {
   package var workers = Workers()
   package var logs = Logs()
   package var limits = Limits()
-  /// The remotes of rclone by name, each with its settings as rclone's own configuration calls them. They hold secrets:
-  /// they are given to workers and to users with the right to them, and are never logged.
-  package var rclone: [String: [String: String]] = [:]
+  /// The remotes of rclone by name. Their settings hold secrets: they are given to workers and to users with the right
+  /// to them, and are never logged.
+  package var rclone: [String: Remote] = [:]
 
   package init() {}
 }

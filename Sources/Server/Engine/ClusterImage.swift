@@ -63,7 +63,10 @@ struct ClusterImage: Sendable {
       needs.diskBytes = rest.integer()
       needs.gpu = UInt32(clamping: rest.integer())
       var row = TaskRow(columns)
-      row.unmet = Int32(unmet[row.id]?.count ?? 0)
+      if row.unchecked, row.status == .waiting {
+        self.unmet[row.id, default: []].append(Engine.check(of: row.id))
+      }
+      row.unmet = Int32(self.unmet[row.id]?.count ?? 0)
       tasks.append((row, Needs(needs, container: rest.text())))
     }
     self.tasks = tasks

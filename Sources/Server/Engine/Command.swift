@@ -18,6 +18,8 @@ enum Command: Sendable {
   case deleteWorkers([WorkerID], by: User, Reply<Void>)
   /// A change that moves no task: accounts.
   case write(@Sendable (Database) throws -> Void, Reply<Void>)
+  /// It was looked whether the output of a task exists: where there is one, or nil.
+  case checked(TaskID, existing: String?)
   /// Time has passed: look at the leases.
   case tick
 
@@ -33,7 +35,7 @@ enum Command: Sendable {
     case .leave(_, _, let reply): reply(.failure(error))
     case .deleteWorkers(_, _, let reply): reply(.failure(error))
     case .write(_, let reply): reply(.failure(error))
-    case .ready, .disconnected, .tick: break
+    case .ready, .disconnected, .checked, .tick: break
     }
   }
 }

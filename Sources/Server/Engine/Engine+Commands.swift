@@ -89,6 +89,7 @@ extension Engine {
     case .write(let body, let reply):
       batch.writes.append(body)
       answer(reply, ())
+    case .checked(let id, let existing): checked(id, existing: existing)
     case .tick: tick(known)
     }
   }

@@ -84,7 +84,8 @@ extension Engine {
     if report.hasExitCode_p { row.exitCode = report.exitCode }
     if !report.reason.isEmpty { row.reason = report.reason }
     if !report.message.isEmpty { row.message = report.message }
-    if !report.outputs.isEmpty { row.outputs = OutputsColumn.encode(report.outputs) }
+    if !report.inputs.isEmpty { row.inputs = FilesColumn.encode(report.inputs) }
+    if !report.outputs.isEmpty { row.outputs = FilesColumn.encode(report.outputs) }
     if status.isFinal {
       row.endedAt = at
       row.outBytes = report.outBytes

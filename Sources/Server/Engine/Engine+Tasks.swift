@@ -98,12 +98,33 @@ extension Engine {
       unmet.append(prerequisite.id)
       if prerequisite.status.isFinal { failed.append(prerequisite) }
     }
+    if task.spec.skipIfExists {
+      row.unchecked = true
+      unmet.append(Self.check(of: id))
+      announcement.checks.append(id)
+    }
     if !unmet.isEmpty { row.status = TaskStatus.waiting }
     row.unmet = Int32(unmet.count)
     batch.insert(row)
     cluster.add(entry(row, needs), waitingFor: unmet)
     let toCancel = failed.flatMap { cluster.settle($0.id, outcome: $0.status).toCancel }
     return (row.status, toCancel)
+  }
+
+  /// What a task waits for that is to be skipped when its output exists: in the cluster, a prerequisite of a number
+  /// that no task has.
+  static func check(of id: TaskID) -> TaskID { TaskID(-id.rawValue) }
+
+  func checked(_ id: TaskID, existing: String?) {
+    // It may have been canceled meanwhile.
+    guard cluster.task(id)?.status == .waiting else { return }
+    batch.checked.append(id)
+    if let existing {
+      end(
+        id, .succeeded, nil, "not run: there are files at \(existing) already", by: .server, user: nil,
+        row: nil)
+    }
+    settle(Self.check(of: id), .succeeded)
   }
 
   // MARK: Retry
@@ -229,7 +250,7 @@ extension Engine {
 
   /// Ends a waiting or ready task.
   private func end(
-    _ id: TaskID, _ status: TaskStatus, _ reason: FailureReason, _ message: String, by actor: Actor,
+    _ id: TaskID, _ status: TaskStatus, _ reason: FailureReason?, _ message: String, by actor: Actor,
     user: UserID?, row known: TaskRow?
   ) {
     guard let entry = cluster.task(id) else { return }
@@ -237,21 +258,21 @@ extension Engine {
       logger.error("an impossible move", metadata: ["error": "\(error)"])
       return
     }
-    batch.event(id, from: entry.status, to: status, user: user, reason: reason.rawValue)
+    batch.event(id, from: entry.status, to: status, user: user, reason: reason?.rawValue)
     batch.waiting[id] = nil
     let now = batch.now
     if batch.inserted(id) != nil {
       batch.changeInserted(id) { row in
         row.status = status
-        row.reason = reason.rawValue
+        row.reason = reason?.rawValue
         row.message = message
-        row.cancelRequested = true
+        row.cancelRequested = status == .canceled
         row.endedAt = now
       }
     } else {
       batch.count(step: entry.step, entry.status, hidden: false, -1)
       batch.count(step: entry.step, status, hidden: false, +1)
-      batch.canceled.append((id, reason.rawValue, message))
+      batch.ended.append((id, status, reason?.rawValue, message))
     }
     announcement.ended.append(id)
     settle(id, status)
@@ -264,7 +285,7 @@ extension Engine {
     for task in settlement.changed {
       let unmet = cluster.task(task)?.unmet ?? 0
       let status: TaskStatus = freed.contains(task) ? .pending : .waiting
-      batch.met.append((task, id))
+      if id.rawValue > 0 { batch.met.append((task, id)) }
       if batch.inserted(task) != nil {
         batch.changeInserted(task) { row in
           row.status = status

@@ -21,6 +21,9 @@ actor Engine: Service {
   let configuration: Configuration
   let logger: Logger
   private nonisolated let inbox = Inbox()
+  /// Tasks for `OutputChecks`.
+  nonisolated let checks: AsyncStream<TaskID>
+  private let newChecks: AsyncStream<TaskID>.Continuation
 
   // Everything below mirrors the database and is rebuilt from it.
   var cluster = Cluster()
@@ -49,6 +52,8 @@ actor Engine: Service {
     /// Those of them that printed nothing, by what was reported.
     var silent: Set<TaskID> = []
     var closed: [(WorkerID, CallError)] = []
+    /// Of which it is to be looked whether their outputs exist.
+    var checks: [TaskID] = []
   }
 
   init(
@@ -61,6 +66,7 @@ actor Engine: Service {
     self.registry = registry
     self.configuration = configuration
     self.logger = logger
+    (checks, newChecks) = AsyncStream.makeStream(of: TaskID.self)
   }
 
   // MARK: Asking
@@ -192,6 +198,7 @@ actor Engine: Service {
     }
     for (worker, error) in announcement.closed { registry.forget(worker)?.end(error) }
     watch.ended(announcement.ended)
+    for id in announcement.checks { newChecks.yield(id) }
   }
 
   /// The reply is given when the batch is durable, or refused with it.
@@ -240,6 +247,7 @@ actor Engine: Service {
       cluster.add(entry(row, needs), waitingFor: image.unmet[row.id] ?? [])
       if row.status.isOnWorker { active[row.id] = row }
     }
+    for (row, _) in image.tasks where row.unchecked && row.status == .waiting { newChecks.yield(row.id) }
     for (prerequisite, outcome) in image.endedPrerequisites {
       _ = cluster.settle(prerequisite, outcome: outcome)
     }

@@ -1,6 +1,7 @@
 import Logging
 import ScitqProtocol
 import Synchronization
+import Transfer
 
 /// What every session works with.
 struct SessionContext: Sendable {
@@ -11,6 +12,9 @@ struct SessionContext: Sendable {
   let accounts: Accounts
   let watch: TaskWatch
   let workers: WorkerRegistry
+  let cleanings: Cleanings
+  /// With all remotes of the configuration.
+  let transfer: Transfer
   let authorityPEM: String
   let startedAt: Int64
   let logger: Logger

@@ -4,12 +4,13 @@ import Transfer
 /// What can be said of a task before it is stored: each refusal names the field, and what would be right.
 struct SubmissionCheck {
   let configuration: Configuration
+  let user: User
 
   private static let longestText = 8 << 20
 
   func check(_ tasks: [WireNewTask]) throws(CallError) {
     guard !tasks.isEmpty else { throw CallError(.invalid, "no task was given; give at least one") }
-    let remotes = configuration.rclone.keys.sorted()
+    let remotes = configuration.rclone.filter { $0.value.mayBeUsed(by: user) }
     for (index, task) in tasks.enumerated() {
       do throws(CallError) { try check(task, remotes) } catch {
         guard tasks.count > 1 else { throw error }
@@ -18,7 +19,7 @@ struct SubmissionCheck {
     }
   }
 
-  private func check(_ task: WireNewTask, _ remotes: [String]) throws(CallError) {
+  private func check(_ task: WireNewTask, _ remotes: [String: Remote]) throws(CallError) {
     let spec = task.spec
     if spec.command.allSatisfy(\.isWhitespace) {
       throw CallError(.invalid, "the command is empty; say what is to be run", field: "command")
@@ -37,10 +38,13 @@ struct SubmissionCheck {
     }
     for input in spec.inputs { try check(input, "input", remotes) }
     for resource in spec.resources { try check(resource, "resource", remotes) }
-    if !spec.output.isEmpty {
-      do throws(TransferFailure) {
-        try TransferURI.parseOutput(spec.output).checkRemote(known: remotes)
-      } catch { throw CallError(.invalid, "output: \(error.message)", field: "output") }
+    if !spec.output.isEmpty { try checkDestination(spec.output, "output", remotes) }
+    if !spec.publish.isEmpty { try checkDestination(spec.publish, "publish", remotes) }
+    let looked = spec.publish.isEmpty ? spec.output : spec.publish
+    if spec.skipIfExists, (try? TransferURI(parsing: looked))?.isLocal != false {
+      throw CallError(
+        .invalid, "skip-if-exists looks at what is in the publish or output folder; give one on a remote",
+        field: "skip-if-exists")
     }
     for name in spec.env.keys where !Self.isVariableName(name) {
       throw CallError(.invalid, "\"\(name)\" is no name of an environment variable", field: "env")
@@ -77,12 +81,34 @@ struct SubmissionCheck {
     return options.isEmpty ? "no option is" : "those that are: \(options.joined(separator: " "))"
   }
 
-  private func check(_ text: String, _ field: String, _ remotes: [String]) throws(CallError) {
+  private func check(_ text: String, _ field: String, _ remotes: [String: Remote]) throws(CallError) {
     do throws(TransferFailure) {
-      try TransferURI(parsing: text).checkRemote(known: remotes)
+      let uri = try TransferURI(parsing: text)
+      try check(uri, field, remotes)
     } catch {
       throw CallError(.invalid, "\(field): \(error.message)", field: field)
     }
+  }
+
+  private func checkDestination(
+    _ text: String, _ field: String, _ remotes: [String: Remote]
+  ) throws(CallError) {
+    do throws(TransferFailure) {
+      let uri = try TransferURI.parseOutput(text)
+      try check(uri, field, remotes)
+      if remotes[uri.scheme]?.isReadOnly == true, !uri.isLocal {
+        throw TransferFailure(.denied, "\(uri): the remote \(uri.scheme) is read-only; name another")
+      }
+    } catch {
+      throw CallError(
+        error.reason == .denied ? .forbidden : .invalid, "\(field): \(error.message)", field: field)
+    }
+  }
+
+  private func check(
+    _ uri: TransferURI, _ field: String, _ remotes: [String: Remote]
+  ) throws(TransferFailure) {
+    try uri.checkRemote(known: Array(remotes.keys))
   }
 
   private func check(_ needs: WireNeeds) throws(CallError) {

@@ -50,6 +50,15 @@ struct UserCalls {
         explanation.sentence = try await explain(TaskID(request.id))
         return explanation
       }
+    case .taskFiles:
+      return try await ScitqServer.answer(Call.taskFiles, payload) { (request) async throws(CallError) in
+        let id = TaskID(request.id)
+        let found: WireTaskFiles? = try await read { (db) throws(CallError) in
+          do { return try TaskQueries(db: db).files(id) } catch { throw Engine.unavailable(error) }
+        }
+        guard let found else { throw Engine.noTask(id) }
+        return found
+      }
     case .readLog:
       try await readLog(try parse(payload))
       return nil
@@ -96,10 +105,15 @@ struct UserCalls {
         return WireEmpty()
       }
     case .serverStatus: return try encode(try await serverStatus())
-    case .remotes:
-      // They hold keys.
-      try needAdmin("read the remotes, which hold keys")
-      return try encode(Self.remotes(context.configuration))
+    case .remotes: return try encode(RemoteCalls(context: context).handed(to: user))
+    case .remoteList:
+      try await RemoteCalls(context: context).list(try parse(payload), for: user, on: stream)
+      return nil
+    case .cleanWorkers:
+      try needAdmin("clean workers")
+      return try await ScitqServer.answer(Call.cleanWorkers, payload) { (request) async throws(CallError) in
+        try await cleanWorkers(request.ids.map(WorkerID.init(rawValue:)))
+      }
     default:
       throw CallError(.forbidden, "a user may not call \(method): it is for workers")
     }
@@ -144,7 +158,7 @@ struct UserCalls {
     guard tasks.count <= most else {
       throw CallError(.exhausted, "more than \(most) tasks in one call; give them in several")
     }
-    try SubmissionCheck(configuration: context.configuration).check(tasks)
+    try SubmissionCheck(configuration: context.configuration, user: user).check(tasks)
     let submission = Submission(owner: user, key: request.idempotencyKey, tasks: tasks)
     return try await context.engine.ask { .submit(submission, $0) }
   }
@@ -303,8 +317,7 @@ struct UserCalls {
   private func workerStats(_ ids: [WorkerID]) async throws(CallError) -> WireWorkerStatsList {
     let workers = try await listWorkers().workers
     for id in ids where !workers.contains(where: { $0.id == id.rawValue }) {
-      throw CallError(
-        .notFound, "worker \(id) does not exist; `scitq worker list` shows those that do", field: "worker-id")
+      throw Self.noWorker(id)
     }
     var list = WireWorkerStatsList()
     list.workers = workers.filter { ids.isEmpty || ids.contains(WorkerID($0.id)) }.map { worker in
@@ -315,6 +328,42 @@ struct UserCalls {
       return stats
     }
     return list
+  }
+
+  private func cleanWorkers(_ ids: [WorkerID]) async throws(CallError) -> WireWorkersCleaned {
+    let known = try await listWorkers().workers
+    var asked: [(worker: WireWorker, wire: Wire)] = []
+    for id in ids where !known.contains(where: { $0.id == id.rawValue }) { throw Self.noWorker(id) }
+    for worker in known where ids.isEmpty || ids.contains(WorkerID(worker.id)) {
+      if let presence = context.workers.presence(WorkerID(worker.id)) {
+        asked.append((worker, presence.wire))
+      } else if !ids.isEmpty {
+        throw CallError(.unavailable, "worker \(worker.name) is not connected, so it cannot be cleaned now")
+      }
+    }
+    var list = WireWorkersCleaned()
+    for (worker, wire) in asked {
+      guard
+        let answer = await context.cleanings.clean(WorkerID(worker.id), over: wire, limit: Self.cleaningLimit)
+      else {
+        throw CallError(
+          .unavailable, "worker \(worker.name) has not said within \(Self.cleaningLimit) that it is clean")
+      }
+      var cleaned = WireWorkerCleaned()
+      cleaned.workerID = worker.id
+      cleaned.name = worker.name
+      cleaned.freedBytes = answer.freedBytes
+      cleaned.removed = answer.removed
+      list.workers.append(cleaned)
+    }
+    return list
+  }
+
+  private static let cleaningLimit = Duration.seconds(60)
+
+  private static func noWorker(_ id: WorkerID) -> CallError {
+    CallError(
+      .notFound, "worker \(id) does not exist; `scitq worker list` shows those that do", field: "worker-id")
   }
 
   private func serverStatus() async throws(CallError) -> WireServerStatus {
@@ -352,16 +401,5 @@ struct UserCalls {
       for warning in worker.warnings { status.warnings.append("worker \(worker.name): \(warning)") }
     }
     return status
-  }
-
-  static func remotes(_ configuration: ScitqServer.Configuration) -> WireRemotes {
-    var remotes = WireRemotes()
-    remotes.remotes = configuration.rclone.sorted { $0.key < $1.key }.map { name, settings in
-      var remote = WireRemote()
-      remote.name = name
-      remote.settings = settings
-      return remote
-    }
-    return remotes
   }
 }

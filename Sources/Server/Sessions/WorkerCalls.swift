@@ -54,7 +54,12 @@ struct WorkerCalls {
       }
     case .workerRemotes:
       return try await ScitqServer.answer(Call.workerRemotes, payload) { _ in
-        UserCalls.remotes(context.configuration)
+        RemoteCalls(context: context).all()
+      }
+    case .cleaned:
+      return try await ScitqServer.answer(Call.cleaned, payload) { request in
+        context.cleanings.cleaned(request, by: worker)
+        return WireEmpty()
       }
     case .leave:
       return try await ScitqServer.answer(Call.leave, payload) { (_) async throws(CallError) in

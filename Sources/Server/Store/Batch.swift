@@ -38,7 +38,9 @@ struct Batch: Sendable {
   /// Waiting tasks of which a prerequisite was met, or that became ready.
   var waiting: [TaskID: (status: TaskStatus, unmet: Int32)] = [:]
   /// Tasks that were ended while no worker had them.
-  var canceled: [(id: TaskID, reason: String, message: String)] = []
+  var ended: [(id: TaskID, status: TaskStatus, reason: String?, message: String)] = []
+  /// Tasks of which it is known now whether their output exists.
+  var checked: [TaskID] = []
   var assigned: [Assigned] = []
   var dependencies: [(task: TaskID, prerequisite: TaskID, met: Bool)] = []
   /// The second takes over what the first waited for, and what still waits for the first waits for the second.
@@ -97,7 +99,8 @@ struct Batch: Sendable {
 
   var isEmpty: Bool {
     specs.isEmpty && inserted.isEmpty && updated.isEmpty && requeued.isEmpty && waiting.isEmpty
-      && canceled.isEmpty && assigned.isEmpty && dependencies.isEmpty && replaced.isEmpty && met.isEmpty
+      && ended.isEmpty && checked.isEmpty && assigned.isEmpty && dependencies.isEmpty && replaced.isEmpty
+      && met.isEmpty
       && events.isEmpty && counts.isEmpty
       && acknowledged.isEmpty && keys.isEmpty && writes.isEmpty
   }
@@ -172,23 +175,30 @@ extension Batch {
       requeue.bind(id.rawValue)
       try requeue.run()
     }
-    let cancel = try HotStatement(
+    let end = try HotStatement(
       db,
       """
-      UPDATE task SET status = 'X', cancel_requested = 1, reason = ?, message = ?, ended_at = ? WHERE id = ?
+      UPDATE task SET status = ?, cancel_requested = ?, reason = ?, message = ?, ended_at = ? WHERE id = ?
       """)
-    for (id, reason, message) in canceled {
-      cancel.bind(reason)
-      cancel.bind(message)
-      cancel.bind(now)
-      cancel.bind(id.rawValue)
-      try cancel.run()
+    for (id, status, reason, message) in ended {
+      end.bind(status.rawValue)
+      end.bind(status == .canceled)
+      end.bind(reason)
+      end.bind(message)
+      end.bind(now)
+      end.bind(id.rawValue)
+      try end.run()
+    }
+    let check = try HotStatement(db, "UPDATE task SET unchecked = 0 WHERE id = ?")
+    for id in checked {
+      check.bind(id.rawValue)
+      try check.run()
     }
     let update = try HotStatement(
       db,
       """
       UPDATE task SET status = ?, next_task_id = ?, hidden = ?, cancel_requested = ?, reason = ?, message = ?,
-        exit_code = ?, out_bytes = ?, err_bytes = ?, outputs = ?, download_started_at = ?, run_started_at = ?,
+        exit_code = ?, out_bytes = ?, err_bytes = ?, inputs = ?, outputs = ?, download_started_at = ?, run_started_at = ?,
         run_ended_at = ?, ended_at = ? WHERE id = ?
       """)
     for (id, row) in updated {
@@ -201,6 +211,7 @@ extension Batch {
       update.bind(row.exitCode.map(Int64.init))
       update.bind(row.outBytes)
       update.bind(row.errBytes)
+      update.bind(row.inputs)
       update.bind(row.outputs)
       update.bind(row.downloadStartedAt)
       update.bind(row.runStartedAt)

@@ -80,7 +80,10 @@ enum Schema {
       gpu INTEGER NOT NULL,
       download_timeout_ms INTEGER NOT NULL,
       run_timeout_ms INTEGER NOT NULL,
-      upload_timeout_ms INTEGER NOT NULL
+      upload_timeout_ms INTEGER NOT NULL,
+      publish TEXT NOT NULL,
+      publish_move INTEGER NOT NULL CHECK (publish_move IN (0, 1)),
+      skip_if_exists INTEGER NOT NULL CHECK (skip_if_exists IN (0, 1))
     ) STRICT;
 
     CREATE TABLE task (
@@ -107,11 +110,14 @@ enum Schema {
       accept_failure INTEGER NOT NULL CHECK (accept_failure IN (0, 1)),
       cancel_with_prerequisite INTEGER NOT NULL CHECK (cancel_with_prerequisite IN (0, 1)),
       cancel_requested INTEGER NOT NULL CHECK (cancel_requested IN (0, 1)),
+      -- Whether it is still to be looked at whether its output exists: one of what is unmet.
+      unchecked INTEGER NOT NULL CHECK (unchecked IN (0, 1)),
       reason TEXT,
       message TEXT,
       exit_code INTEGER,
       out_bytes INTEGER NOT NULL,
       err_bytes INTEGER NOT NULL,
+      inputs TEXT,
       outputs TEXT,
       created_at INTEGER NOT NULL,
       assigned_at INTEGER,

@@ -28,6 +28,15 @@ struct TaskQueries {
     return task
   }
 
+  /// What a task has read and written; nil when there is no such task.
+  func files(_ id: TaskID) throws -> WireTaskFiles? {
+    guard let row = try db.task(id) else { return nil }
+    var files = WireTaskFiles()
+    files.inputs = row.inputs.map(FilesColumn.decode) ?? []
+    files.outputs = row.outputs.map(FilesColumn.decode) ?? []
+    return files
+  }
+
   /// Newest first. Every value is bound: nothing of a filter becomes part of the SQL.
   func list(_ request: WireListTasks) throws(CallError) -> WireTaskList {
     var conditions: [String] = []
@@ -79,7 +88,11 @@ struct TaskQueries {
       // One more than asked for tells whether there are more.
       statement.bind(Int64(limit + 1))
       statement.bind(Int64(request.offset))
-      try statement.each { list.tasks.append(Self.view($0)) }
+      try statement.each { row in
+        var task = Self.view(row)
+        task.outputs = []
+        list.tasks.append(task)
+      }
     } catch { throw Engine.unavailable(error) }
     if list.tasks.count > limit {
       list.tasks.removeLast()
@@ -126,7 +139,7 @@ struct TaskQueries {
     task.endedAt = row.endedAt ?? 0
     task.outBytes = row.outBytes
     task.errBytes = row.errBytes
-    task.outputs = row.outputs.map(OutputsColumn.decode) ?? []
+    task.outputs = row.outputs.map(FilesColumn.decode) ?? []
     return task
   }
 }

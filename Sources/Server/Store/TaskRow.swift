@@ -27,12 +27,15 @@ struct TaskRow: Sendable, Hashable {
   var acceptFailure = false
   var cancelWithPrerequisite = false
   var cancelRequested = false
+  /// Nobody has looked yet whether its output exists, and it waits for that.
+  var unchecked = false
   var reason: String?
   var message: String?
   var exitCode: Int32?
   var outBytes: Int64 = 0
   var errBytes: Int64 = 0
   /// JSON, as it is shown.
+  var inputs: String?
   var outputs: String?
   var createdAt: Int64
   var assignedAt: Int64?
@@ -44,8 +47,9 @@ struct TaskRow: Sendable, Hashable {
   static let columns = [
     "id", "spec_id", "name", "owner_id", "step_id", "status", "priority", "weight_milli", "place", "unmet",
     "worker_id", "assignment", "avoid_worker_id", "retry", "attempt", "losses", "previous_task_id",
-    "next_task_id", "hidden", "accept_failure", "cancel_with_prerequisite", "cancel_requested", "reason",
-    "message", "exit_code", "out_bytes", "err_bytes", "outputs", "created_at", "assigned_at",
+    "next_task_id", "hidden", "accept_failure", "cancel_with_prerequisite", "cancel_requested", "unchecked",
+    "reason",
+    "message", "exit_code", "out_bytes", "err_bytes", "inputs", "outputs", "created_at", "assigned_at",
     "download_started_at", "run_started_at", "run_ended_at", "ended_at",
   ]
 
@@ -79,11 +83,13 @@ struct TaskRow: Sendable, Hashable {
     statement.bind(acceptFailure)
     statement.bind(cancelWithPrerequisite)
     statement.bind(cancelRequested)
+    statement.bind(unchecked)
     statement.bind(reason)
     statement.bind(message)
     statement.bind(exitCode.map(Int64.init))
     statement.bind(outBytes)
     statement.bind(errBytes)
+    statement.bind(inputs)
     statement.bind(outputs)
     statement.bind(createdAt)
     statement.bind(assignedAt)
@@ -119,11 +125,13 @@ struct TaskRow: Sendable, Hashable {
     acceptFailure = row.integer() != 0
     cancelWithPrerequisite = row.integer() != 0
     cancelRequested = row.integer() != 0
+    unchecked = row.integer() != 0
     reason = row.optionalText()
     message = row.optionalText()
     exitCode = row.optionalInteger().map { Int32(truncatingIfNeeded: $0) }
     outBytes = row.integer()
     errBytes = row.integer()
+    inputs = row.optionalText()
     outputs = row.optionalText()
     createdAt = row.integer()
     assignedAt = row.optionalInteger()
@@ -161,6 +169,8 @@ struct TaskRow: Sendable, Hashable {
     clone.exitCode = nil
     clone.outBytes = 0
     clone.errBytes = 0
+    clone.unchecked = false
+    clone.inputs = nil
     clone.outputs = nil
     clone.createdAt = now
     clone.assignedAt = nil

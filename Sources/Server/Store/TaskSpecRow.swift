@@ -7,6 +7,7 @@ enum TaskSpecRow {
   static let columns = [
     "id", "command", "container", "shell", "inputs", "resources", "output", "env", "container_options", "cpu",
     "memory_bytes", "disk_bytes", "gpu", "download_timeout_ms", "run_timeout_ms", "upload_timeout_ms",
+    "publish", "publish_move", "skip_if_exists",
   ]
   static let selection = columns.dropFirst().map { "task_spec.\($0)" }.joined(separator: ", ")
   static let insertion =
@@ -29,6 +30,9 @@ enum TaskSpecRow {
     statement.bind(spec.downloadTimeoutMs)
     statement.bind(spec.runTimeoutMs)
     statement.bind(spec.uploadTimeoutMs)
+    statement.bind(spec.publish)
+    statement.bind(spec.publishMode == .move)
+    statement.bind(spec.skipIfExists)
   }
 
   /// From the columns of `selection`, wherever in the row they begin.
@@ -52,6 +56,9 @@ enum TaskSpecRow {
     spec.downloadTimeoutMs = row.integer()
     spec.runTimeoutMs = row.integer()
     spec.uploadTimeoutMs = row.integer()
+    spec.publish = row.text()
+    spec.publishMode = row.integer() != 0 ? .move : .copy
+    spec.skipIfExists = row.integer() != 0
     return spec
   }
 

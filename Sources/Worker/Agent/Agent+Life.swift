@@ -112,20 +112,20 @@ extension Agent {
     let folders = attempt.folders
     let stager = stager
     let isRestored = attempt.isRestored
-    attempt.leases = try await interruptible(
-      attempt, limit: spec.downloadTimeoutMs, phase: "download"
-    ) {
+    let staged = try await interruptible(attempt, limit: spec.downloadTimeoutMs, phase: "download") {
       // An earlier agent may have been killed half-way.
       if isRestored { await stager.clear(id, folders, [], hadFiles: false) }
       do { try folders.make(stager.spares) } catch { throw ExecutionFailure(staging: error) }
       async let image: Void = engine.prepare(launch)
-      let leases = try await stager.stage(id, spec, folders)
+      let staged = try await stager.stage(id, spec, folders)
       do { try await image } catch {
-        for lease in leases { await stager.cache.release(lease) }
+        for lease in staged.leases { await stager.cache.release(lease) }
         throw error
       }
-      return leases
+      return staged
     }
+    attempt.leases = staged.leases
+    attempt.inputs = staged.inputs
   }
 
   private nonisolated static func prepare(
@@ -218,14 +218,15 @@ extension Agent {
   private func conclude(_ attempt: Attempt, _ verdict: Verdict) async throws(Stop) {
     var outputs: [MovedFile] = []
     var uploadFailure: (FailureReason, String)?
-    if !attempt.spec.output.isEmpty, !Files.names(in: attempt.folders.launch.output).isEmpty {
+    let places = attempt.destinations(succeeded: verdict.status == .uploading)
+    if !places.isEmpty, !Files.names(in: attempt.folders.launch.output).isEmpty {
       try await wait(attempt, revokedBy: .cancel) { attempt.isGranted }
       let spec = attempt.spec
       let folders = attempt.folders
       let stager = stager
       do {
         outputs = try await interruptible(attempt, limit: spec.uploadTimeoutMs, phase: "upload") {
-          try await stager.upload(spec, folders)
+          try await stager.upload(places, folders)
         }
       } catch Stop.failed(let reason, let message) {
         uploadFailure = (reason == .timeout ? .timeout : .upload, message)
@@ -251,7 +252,7 @@ extension Agent {
   }
 
   /// As many as one frame can carry beside the rest.
-  private static func listed(_ outputs: [MovedFile]) -> [WireTransferredFile] {
+  static func listed(_ outputs: [MovedFile]) -> [WireTransferredFile] {
     var room = 4 << 20
     return outputs.prefix { file in
       room -= file.uri.utf8.count + file.hash.utf8.count + 24
@@ -316,6 +317,20 @@ extension Agent {
       setup.journal.append(.forgotten(one.id))
     }
     checkDrained()
+  }
+
+  /// Removes what no task here uses, because a person asked for it, and says what it was.
+  func cleanStore(_ number: Int64, _ link: any ServerLink) async {
+    // Looked for first: the folder of an attempt that comes meanwhile is none of them.
+    let names = await stager.folders()
+    let known = Set(attempts.keys.map(\.description))
+    let (bytes, removed) = await stager.clean(strays: names.filter { !known.contains($0) })
+    var answer = WireCleaned()
+    answer.number = number
+    answer.freedBytes = bytes
+    answer.removed = UInt32(clamping: removed)
+    // Whoever asked is told by the server when no answer comes.
+    _ = try? await link.call(.cleaned, answer)
   }
 
   private struct Over: Sendable {

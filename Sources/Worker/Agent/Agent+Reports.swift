@@ -27,6 +27,10 @@ extension Agent {
       report.outBytes = attempt.logs.isBroken ? attempt.logs.stored.out : attempt.logs.queued.out
       report.errBytes = attempt.logs.isBroken ? attempt.logs.stored.err : attempt.logs.queued.err
     }
+    if !attempt.inputs.isEmpty {
+      report.inputs = Self.listed(attempt.inputs)
+      attempt.inputs = []
+    }
     fill(&report)
     attempt.status = status
     attempt.lastReport = report
@@ -73,7 +77,9 @@ extension Agent {
       for report in outgoing.prefix(Self.batch) {
         if room < 0 { break }
         reports.reports.append(report)
-        room -= 64 + report.message.utf8.count + report.outputs.reduce(0) { $0 + $1.uri.utf8.count + 40 }
+        room -=
+          64 + report.message.utf8.count
+          + (report.outputs + report.inputs).reduce(0) { $0 + $1.uri.utf8.count + 40 }
       }
       guard let first = reports.reports.first else { continue }
       let answer = try await link.call(.report, reports)

@@ -116,7 +116,7 @@ extension Agent {
         return nil
       }
       group.addTask {
-        for await push in pushes { await self.take(push) }
+        for await push in pushes { await self.take(push, link) }
         return nil
       }
       group.addTask {
@@ -171,8 +171,9 @@ extension Agent {
     }
   }
 
-  private func take(_ push: Pushed) async {
+  private func take(_ push: Pushed, _ link: any ServerLink) async {
     switch push {
+    case .clean(let clean): spawn(.cleanStore(clean.number, link))
     case .settings(let fresh): apply(fresh)
     case .revocations(let list):
       for one in list.revocations {

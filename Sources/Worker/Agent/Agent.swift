@@ -53,6 +53,7 @@ package actor Agent {
     case drive(AttemptID)
     case kill(AttemptID)
     case clean([AttemptID])
+    case cleanStore(Int64, any ServerLink)
   }
 
   let setup: Setup
@@ -164,6 +165,7 @@ package actor Agent {
     case .drive(let id): await drive(id)
     case .kill(let id): await attempts[id]?.engine?.kill(id, grace: grace)
     case .clean(let ids): await clean(ids)
+    case .cleanStore(let number, let link): await cleanStore(number, link)
     }
   }
 

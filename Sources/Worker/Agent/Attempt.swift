@@ -1,5 +1,6 @@
 import NIOCore
 import ScitqProtocol
+import Transfer
 
 /// One giving of a task to this worker, and where it stands. Owned by the agent.
 final class Attempt {
@@ -46,6 +47,8 @@ final class Attempt {
   /// From where on it is driven; nil for a restored one until its engine was asked.
   var resume: Resume?
   var leases: [ResourceCache.Lease] = []
+  /// What was downloaded for it, until that is reported.
+  var inputs: [MovedFile] = []
   var logs = LogProgress()
 
   init(_ id: AttemptID, _ order: WireTaskOrder, store: StorePaths, engines: Engines) {
@@ -60,6 +63,13 @@ final class Attempt {
   /// There is something to bring here before the command can start.
   var wantsStaging: Bool {
     !spec.inputs.isEmpty || !spec.resources.isEmpty || !Engines.isBare(spec.container)
+  }
+
+  /// Where its outputs go: to `output` whatever came of the command, to `publish` when it succeeded.
+  func destinations(succeeded: Bool) -> [String] {
+    let output = spec.output.isEmpty ? [] : [spec.output]
+    if !succeeded || spec.publish.isEmpty { return output }
+    return spec.publishMode == .move ? [spec.publish] : output + [spec.publish]
   }
 
   var load: SlotGate.Load {

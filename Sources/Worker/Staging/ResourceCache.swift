@@ -139,6 +139,13 @@ package actor ResourceCache {
     return freed
   }
 
+  /// Drops everything that no task uses. How many bytes and how many resources that were.
+  package func clear() async -> (bytes: Int64, count: Int) {
+    let before = entries.count
+    let bytes = await evict(.max)
+    return (bytes, before - entries.count)
+  }
+
   /// Bytes of all resources here.
   package var bytes: Int64 { entries.values.reduce(0) { $0 + $1.bytes } }
 

@@ -33,19 +33,25 @@ package struct Stager: Sendable {
       })
   }
 
-  /// Fills the folders, which are there and empty. The leases are to be given to `clear`.
+  /// What an attempt was given: leases that are to be given to `clear`, and the files that are its own.
+  package struct Staged: Sendable {
+    package var leases: [ResourceCache.Lease] = []
+    package var inputs: [MovedFile] = []
+  }
+
+  /// Fills the folders, which are there and empty.
   package func stage(
     _ id: AttemptID, _ spec: WireTaskSpec, _ folders: TaskFolders
-  ) async throws(ExecutionFailure) -> [ResourceCache.Lease] {
+  ) async throws(ExecutionFailure) -> Staged {
     var leases: [ResourceCache.Lease] = []
     do {
       let inputs = try spec.inputs.map { try TransferURI(parsing: $0) }
       try await reserve(id, spec, inputs)
       for resource in spec.resources { leases.append(try await cache.acquire(resource)) }
       try await present(leases, in: folders)
-      try await fetch(inputs, folders)
+      let files = try await fetch(inputs, folders)
       await ledger.settle(id)
-      return leases
+      return Staged(leases: leases, inputs: files)
     } catch {
       await ledger.settle(id)
       for lease in leases { await cache.release(lease) }
@@ -53,12 +59,31 @@ package struct Stager: Sendable {
     }
   }
 
-  /// Everything in the output folder, to the task's place.
-  package func upload(_ spec: WireTaskSpec, _ folders: TaskFolders) async throws(TransferFailure)
-    -> [MovedFile]
+  /// Everything in the output folder, to the places the task has for it.
+  package func upload(_ places: [String], _ folders: TaskFolders) async throws(TransferFailure) -> [MovedFile]
   {
-    try await transfer.store(
-      folders.launch.output, to: TransferURI.parseOutput(spec.output), progress: nil)
+    var moved: [MovedFile] = []
+    for place in places {
+      moved += try await transfer.store(
+        folders.launch.output, to: TransferURI.parseOutput(place), progress: nil)
+    }
+    return moved
+  }
+
+  /// The names of the attempts' folders that are on the disk.
+  package func folders() async -> [String] {
+    let tasks = store.tasks
+    return (try? await pool.runIfActive { Files.names(in: tasks) }) ?? []
+  }
+
+  /// Removes resources that no task uses, spare folders, and these folders of attempts. How many bytes of resources,
+  /// and how many resources and folders.
+  package func clean(strays: [String]) async -> (bytes: Int64, removed: Int) {
+    let (bytes, resources) = await cache.clear()
+    spares.clear()
+    let tasks = store.tasks
+    try? await pool.runIfActive { for name in strays { Files.removeTree(tasks.appending(name)) } }
+    return (bytes, resources + strays.count)
   }
 
   /// Removes what is left of an attempt on the disk. `isQuiet`: nobody is left who may still write there.
@@ -108,23 +133,24 @@ package struct Stager: Sendable {
     }
   }
 
-  private func fetch(_ inputs: [TransferURI], _ folders: TaskFolders) async throws {
-    if inputs.isEmpty { return }
+  private func fetch(_ inputs: [TransferURI], _ folders: TaskFolders) async throws -> [MovedFile] {
+    if inputs.isEmpty { return [] }
     if inputs.count == 1 {
-      _ = try await transfer.fetch(inputs[0], into: folders.launch.input, progress: nil)
-      return
+      return try await transfer.fetch(inputs[0], into: folders.launch.input, progress: nil)
     }
     // Each in a place of its own first: so no input can take another's name unseen.
-    try await withThrowingTaskGroup(of: Void.self) { group in
+    let files = try await withThrowingTaskGroup(of: [MovedFile].self) { group in
+      var files: [MovedFile] = []
       for (index, uri) in inputs.enumerated() {
-        if index >= Self.width { try await group.next() }
+        if index >= Self.width { files += try await group.next() ?? [] }
         let place = folders.root.appending("input.\(index)")
         group.addTask {
           try Files.makeFolder(place)
-          _ = try await transfer.fetch(uri, into: place, progress: nil)
+          return try await transfer.fetch(uri, into: place, progress: nil)
         }
       }
-      try await group.waitForAll()
+      for try await more in group { files += more }
+      return files
     }
     let root = folders.root
     let target = folders.launch.input
@@ -141,6 +167,7 @@ package struct Stager: Sendable {
         }
       }
     }
+    return files
   }
 }
 

@@ -67,6 +67,13 @@ package final class SpareFolders: Sendable {
     for name in Files.names(in: home) { Files.removeTree(home.appending(name)) }
   }
 
+  func clear() {
+    for name in state.withLock({ state in
+      defer { state.names = [] }
+      return state.names
+    }) { Files.removeTree(name) }
+  }
+
   func take(as root: FilePath) -> Bool {
     guard let spare = state.withLock({ $0.names.popLast() }) else { return false }
     return (try? Files.rename(spare, to: root)) != nil

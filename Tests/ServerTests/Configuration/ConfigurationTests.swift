@@ -51,7 +51,11 @@ struct ConfigurationTests {
       uncommented,
       environment: ["SCITQ_ADMIN_PASSWORD": "p", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "s"])
     #expect(full.server.name == "queue.example.org" && full.admin.password == "p")
-    #expect(full.rclone["s3"]?["secret_access_key"] == "s" && full.rclone["archive"]?["type"] == "sftp")
+    #expect(full.rclone["s3"]?.settings["secret_access_key"] == "s")
+    #expect(full.rclone["archive"]?.settings["type"] == "sftp" && full.rclone["archive"]?.isReadOnly == true)
+    #expect(
+      full.rclone["archive"]?.users == ["alice", "bob"] && full.rclone["archive"]?.checksums == "require")
+    #expect(full.rclone["archive"]?.settings.keys.contains("users") == false)
   }
 
   @Test("the page on the configuration holds every key")
@@ -91,7 +95,9 @@ struct ConfigurationTests {
     #expect(configuration.limits.maxTasksPerCall == 10_000 && configuration.limits.maxConnections == 7)
     #expect(
       configuration.rclone == [
-        "my-s3": ["type": "s3", "chunk_size": "64", "no_check_bucket": "true", "secret": "a$b"]
+        "my-s3": Remote(settings: [
+          "type": "s3", "chunk_size": "64", "no_check_bucket": "true", "secret": "a$b",
+        ])
       ])
   }
 
@@ -136,6 +142,8 @@ struct ConfigurationTests {
       ("logs: {max_log_bytes: 1KB}", "logs.max_log_bytes", "at least 64KiB"),
       ("logs: {max_log_bytes: 99999999999TB}", "logs.max_log_bytes", "a size"),
       ("rclone: {s3: {provider: AWS}}", "rclone.s3", "has no type"),
+      ("rclone: {s3: {type: s3, users: alice}}", "rclone.s3.users", "must be a list"),
+      ("rclone: {s3: {type: s3, checksums: never}}", "rclone.s3.checksums", "require, record or off"),
       ("rclone: {'s 3': {type: s3}}", "rclone.s 3", "no name for a remote"),
       ("rclone: {s3: {type: s3, more: [a]}}", "rclone.s3.more", "not a list"),
       ("rclone: {s3: s3}", "rclone.s3", "must be a section"),

@@ -1,8 +1,8 @@
 import Foundation
 import ScitqProtocol
 
-/// The column `task.outputs`: what was uploaded, as JSON.
-enum OutputsColumn {
+/// The columns `task.inputs` and `task.outputs`: what was downloaded and uploaded, as JSON.
+enum FilesColumn {
   private struct File: Codable {
     var uri: String
     var bytes: Int64
