@@ -166,6 +166,59 @@ struct FilesTests {
     }
   }
 
+  @Test(
+    "on a disk of 200 MB, inputs of 1 GB pass one after the other, and what never fits is said at once",
+    .enabled(if: geteuid() == 0))
+  func smallDisk() async throws {
+    let plan = World.server().worker(slots: 10, prefetch: 10).onDisk(megabytes: 200).objectStore()
+    try await plan.run { world in
+      let inputs = 1...25
+      for number in inputs {
+        try world.put("in/\(number).dat", Data(repeating: UInt8(number), count: 40_000_000))
+      }
+      try world.put("big.dat", Data(count: 300_000_000))
+      var ids: [Int64] = []
+      for number in inputs {
+        ids.append(
+          try await world.create(
+            "--shell", "sh", "--input", "s3://data/in/\(number).dat", "--command", "cat $INPUT/*.dat | wc -c")
+        )
+      }
+      let big = try await world.create("--input", "s3://data/big.dat", "--command", "true")
+      let row = try await world.failed(big)
+      try #require(row.reason == "disk", "\(row)")
+      try #require(row.message?.contains("286.1 MiB") == true, "\(row)")
+      for id in ids {
+        try await world.succeeded(id, within: .seconds(120))
+        try #require(try await world.log(id).text == "40000000")
+      }
+    }
+  }
+
+  @Test(
+    "the agent is killed in the middle of a download: the next one brings it whole, and leaves nothing else")
+  func killedWhileStaging() async throws {
+    let files = try SlowFiles(delay: .seconds(2))
+    defer { files.stop() }
+    try await World.server().worker(slots: 1).run { world in
+      let id = try await world.create(
+        "--input", files.url("one"), "--resource", files.url("two"), "--shell", "sh", "--command",
+        "cat $INPUT/one $RESOURCE/two; ls -A $INPUT $RESOURCE | wc -l")
+      try await world.task(id, reaches: "D")
+      try await world.killWorker("worker")
+      try await world.startWorker("worker")
+      try await world.succeeded(id)
+      try #require(try await world.log(id).text.split(separator: "\n").dropLast() == ["one", "two"])
+      try await until("nothing is left of it") {
+        try await world.scitq("worker", "clean", "--quiet")
+        return try ["tasks", "resources", "spare"].allSatisfy {
+          let folder = world.store(of: "worker").appending(path: $0)
+          return try FileManager.default.contentsOfDirectory(atPath: folder.path).isEmpty
+        }
+      }
+    }
+  }
+
   private struct FileRow: Decodable, Equatable {
     var kind: String
     var uri: String

@@ -34,6 +34,8 @@ actor World {
       var slots: Int
       var prefetch: Int
       var engine: Engine
+      /// The size of a disk of its own for the store; nil: it lies on the host's.
+      var megabytes: Int?
     }
   }
 
@@ -124,6 +126,9 @@ actor World {
 
   /// Starts the agent of this name, for the first time or again on its store.
   func startWorker(_ name: String) async throws {
+    if let size = plan.workers.first(where: { $0.name == name })?.megabytes, !disks.contains(name) {
+      try await mountDisk(of: name, megabytes: size)
+    }
     _ = try launchWorker(name)
     try await until("worker \(name) is connected") {
       try await self.worker(name)?.status == "running"
@@ -157,6 +162,27 @@ actor World {
   }
 
   nonisolated func store(of worker: String) -> URL { folder.appending(path: worker) }
+
+  private var disks: Set<String> = []
+
+  /// A small disk of the worker's own, where its store will be. Takes root.
+  private func mountDisk(of worker: String, megabytes: Int) async throws {
+    let image = folder.appending(path: "\(worker).img")
+    try Data().write(to: image)
+    try #require(truncate(image.path, megabytes << 20) == 0)
+    try FileManager.default.createDirectory(at: store(of: worker), withIntermediateDirectories: true)
+    try await run("mkfs.ext4", "-q", "-F", "-m", "0", image.path)
+    try await run("mount", "-o", "loop", image.path, store(of: worker).path)
+    disks.insert(worker)
+  }
+
+  private func run(_ name: String, _ arguments: String...) async throws {
+    let log = scratch("run")
+    let program = try Program(
+      name, try Tools.onPath(name), arguments, environment: baseEnvironment, out: log, err: log)
+    let status = await program.ended()
+    try #require(status == 0, "\(name): \((try? String(contentsOf: log, encoding: .utf8)) ?? "")")
+  }
 
   struct WorkerRow: Decodable {
     var id: Int64
@@ -372,6 +398,7 @@ actor World {
     await server?.stop()
     await objectStore?.stop()
     await Leftovers.remove(folder)
+    for worker in disks { try? await run("umount", "--lazy", store(of: worker).path) }
     try? FileManager.default.removeItem(at: folder)
   }
 }
@@ -381,6 +408,9 @@ extension World.Plan {
   func worker(_ name: String = "worker", slots: Int = 2, prefetch: Int = 0) -> Self {
     with { $0.workers.append(.init(name: name, slots: slots, prefetch: prefetch, engine: .bare)) }
   }
+
+  /// The last worker's store lies on a disk of this size.
+  func onDisk(megabytes: Int) -> Self { with { $0.workers[$0.workers.count - 1].megabytes = megabytes } }
 
   /// A worker that runs containers.
   func dockerWorker(_ name: String = "worker", slots: Int = 2, prefetch: Int = 0) -> Self {
