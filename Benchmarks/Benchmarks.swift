@@ -11,7 +11,7 @@ struct Benchmarks: AsyncParsableCommand {
     commandName: "scitq-benchmark",
     abstract: "Measures scheduling, submission, and the way of a task, each beside the machine's own limit.")
 
-  enum Name: String, CaseIterable, ExpressibleByArgument { case cluster, bulk, single, noop, latency }
+  enum Name: String, CaseIterable, ExpressibleByArgument { case cluster, bulk, single, noop, latency, files }
 
   @Argument(help: "What to measure; nothing: all of it.")
   var names: [Name] = []
@@ -33,6 +33,7 @@ struct Benchmarks: AsyncParsableCommand {
       case .single: try await SingleBenchmark(rounds: rounds).run()
       case .noop: try await NoopBenchmark(rounds: rounds).run()
       case .latency: try await LatencyBenchmark(rounds: rounds).run()
+      case .files: try await FilesBenchmark(rounds: rounds).run()
       }
     }
   }

@@ -15,13 +15,17 @@ actor Installation {
   private var authority = ""
   private var token = ""
 
-  private init() throws {
+  private let configuration: String
+
+  private init(configuration: String) throws {
+    self.configuration = configuration
     folder = FileManager.default.temporaryDirectory.appending(path: "scitq-benchmark-\(UUID().uuidString)")
     try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
   }
 
-  static func run(_ body: (Installation) async throws -> Void) async throws {
-    let installation = try Installation()
+  /// `configuration`: more lines for `scitq.yaml`.
+  static func run(configuration: String = "", _ body: (Installation) async throws -> Void) async throws {
+    let installation = try Installation(configuration: configuration)
     let result: Result<Void, any Error>
     do {
       try await installation.startServer()
@@ -49,11 +53,11 @@ actor Installation {
 
   private func startServer() async throws {
     let password = UUID().uuidString
-    let configuration = folder.appending(path: "scitq.yaml")
-    try "admin:\n  password: \(password)\n".write(to: configuration, atomically: true, encoding: .utf8)
+    let file = folder.appending(path: "scitq.yaml")
+    try "admin:\n  password: \(password)\n\(configuration)".write(to: file, atomically: true, encoding: .utf8)
     let data = folder.appending(path: "server")
     try start(
-      "scitq-server", ["--config", configuration.path, "--data-dir", data.path, "--listen", "127.0.0.1:0"])
+      "scitq-server", ["--config", file.path, "--data-dir", data.path, "--listen", "127.0.0.1:0"])
     let text = try await until("the server listens") {
       let text = try? String(contentsOf: data.appending(path: "address"), encoding: .utf8)
       return text.flatMap { ServerAddress($0.trimmingCharacters(in: .whitespacesAndNewlines)) }
