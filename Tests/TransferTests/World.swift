@@ -57,7 +57,8 @@ func names(_ folder: FilePath) -> [String] {
 @discardableResult
 func tool(_ name: String, _ arguments: [String], in folder: FilePath) async throws -> String {
   let result = try await Subprocess.run(
-    .name(name), arguments: Arguments(arguments), workingDirectory: folder, output: .string(limit: 1 << 20),
+    name.contains("/") ? .path(FilePath(name)) : .name(name), arguments: Arguments(arguments),
+    workingDirectory: folder, output: .string(limit: 1 << 20),
     error: .string(limit: 1 << 20))
   guard result.terminationStatus.isSuccess else {
     throw TransferFailure(.input, "\(name) \(arguments): \(result.standardError)")
@@ -98,7 +99,7 @@ struct Store {
     ]
     switch kind {
     case "s3": arguments += ["--auth-key", "\(key),\(secret)"]
-    case "ftp": arguments += ["--user", "u", "--pass", "p%w"]
+    case "ftp", "sftp", "webdav": arguments += ["--user", "u", "--pass", "p%w"]
     default: break
     }
     return try await Subprocess.run(

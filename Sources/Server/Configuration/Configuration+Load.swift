@@ -105,6 +105,11 @@ extension Configuration {
     return result
   }
 
+  /// What URIs can begin with that is no remote.
+  private static let reservedNames: Set<String> = [
+    "file", "http", "https", "ftp", "ftps", "asp", "fasp", "fastq",
+  ]
+
   private static func remotes(_ section: ConfigurationSection) throws(ConfigurationError) -> [String: Remote]
   {
     var remotes: [String: Remote] = [:]
@@ -122,6 +127,9 @@ extension Configuration {
       guard isName, !name.hasPrefix("-") else {
         throw section.error(
           name, "is no name for a remote; use letters, digits, - and _, and begin with none of - ")
+      }
+      guard !reservedNames.contains(name) else {
+        throw section.error(name, "is a scheme of its own, \(name)://, so no remote can have this name")
       }
       let given = try section.section(name)
       var remote = Remote(settings: [:])

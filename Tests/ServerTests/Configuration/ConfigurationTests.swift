@@ -142,6 +142,7 @@ struct ConfigurationTests {
       ("logs: {max_log_bytes: 1KB}", "logs.max_log_bytes", "at least 64KiB"),
       ("logs: {max_log_bytes: 99999999999TB}", "logs.max_log_bytes", "a size"),
       ("rclone: {s3: {provider: AWS}}", "rclone.s3", "has no type"),
+      ("rclone: {ftp: {type: ftp}}", "rclone.ftp", "scheme of its own"),
       ("rclone: {s3: {type: s3, users: alice}}", "rclone.s3.users", "must be a list"),
       ("rclone: {s3: {type: s3, checksums: never}}", "rclone.s3.checksums", "require, record or off"),
       ("rclone: {'s 3': {type: s3}}", "rclone.s 3", "no name for a remote"),
