@@ -143,6 +143,23 @@ use_rclone() {
   export SCITQ_RCLONE=$1 PATH=$PARTS/bin:$PATH
 }
 
+# need_moto : a stand-in for the services of a cloud, and the cloud's own client `aws`, both on PATH.
+need_moto() {
+  if ! command -v moto_server >/dev/null || ! command -v aws >/dev/null; then
+    local home=$SCITQ_CACHE/moto log=$PARTS/moto.log
+    if [ ! -x "$home/bin/moto_server" ] || [ ! -x "$home/bin/aws" ]; then
+      need_packages python3-venv
+      say "fetching moto and aws"
+      mkdir -p "$SCITQ_CACHE"
+      { /usr/bin/python3 -m venv "$home" && "$home/bin/pip" install -q 'moto[server,s3]' awscli; } >"$log" 2>&1 ||
+        { tail -n 5 "$log" >&2; fail "moto and awscli could not be fetched from PyPI: install them."; }
+    fi
+    mkdir -p "$PARTS/bin"
+    ln -sf "$home/bin/moto_server" "$home/bin/aws" "$PARTS/bin/"
+    case :$PATH: in *:$PARTS/bin:*) ;; *) export PATH=$PARTS/bin:$PATH ;; esac
+  fi
+}
+
 # ── Docker ───────────────────────────────────────────────────────────────────────────────────────
 
 # need_docker : an engine that answers, the machine's own or one started here and stopped at the end.

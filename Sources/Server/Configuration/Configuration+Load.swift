@@ -105,6 +105,29 @@ extension Configuration {
     return result
   }
 
+  /// Keys of a remote that are not rclone's.
+  private static let ownKeys: Set<String> = [
+    "users", "read_only", "checksums", "lend", "lend_role", "lend_endpoint",
+  ]
+
+  private static func lending(
+    _ remote: ConfigurationSection
+  ) throws(ConfigurationError) -> Remote.Lending? {
+    var lending = Remote.Lending(duration: .zero)
+    try remote.value("lend", &lending.duration, "a time of 15m to 36h") {
+      DurationText.parse($0).flatMap { $0 >= .seconds(900) && $0 <= .seconds(129_600) ? $0 : nil }
+    }
+    try remote.text("lend_role", &lending.role)
+    try remote.text("lend_endpoint", &lending.endpoint)
+    if lending.duration > .zero { return lending }
+    guard lending.role == nil, lending.endpoint == nil else {
+      throw remote.error(
+        lending.role == nil ? "lend_endpoint" : "lend_role",
+        "says how keys are lent; add lend: 1h, or leave it out")
+    }
+    return nil
+  }
+
   /// What URIs can begin with that is no remote.
   private static let reservedNames: Set<String> = [
     "file", "http", "https", "ftp", "ftps", "asp", "fasp", "fastq",
@@ -143,7 +166,8 @@ extension Configuration {
         ["require", "record", "off"].contains($0) ? $0 : nil
       }
       var settings: [String: String] = [:]
-      for key in given.givenKeys where !["users", "read_only", "checksums"].contains(key) {
+      remote.lending = try lending(given)
+      for key in given.givenKeys where !ownKeys.contains(key) {
         settings[key] = try given.scalar(key)
       }
       guard let type = settings["type"], !type.isEmpty else {

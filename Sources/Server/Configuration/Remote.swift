@@ -10,6 +10,18 @@ package struct Remote: Sendable, Equatable {
   /// What is done about the hashes of its files: require, record or off.
   package var checksums = "record"
 
+  /// Users get keys that end by themselves instead of the remote's own.
+  package var lending: Lending?
+
+  package struct Lending: Sendable, Equatable {
+    /// How long lent keys are good for: 15 minutes to 36 hours, as token services have it.
+    package var duration: Duration
+    /// The role that is assumed; nil: the account's own rights are lent.
+    package var role: String?
+    /// The token service; nil: the provider's own.
+    package var endpoint: String?
+  }
+
   package init(settings: [String: String]) { self.settings = settings }
 
   /// In a list of users: all there are.

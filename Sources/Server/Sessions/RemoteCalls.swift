@@ -10,7 +10,18 @@ struct RemoteCalls {
   func all() -> WireRemotes { list { _ in true } }
 
   /// For a user's own machine: those whose settings the user may have.
-  func handed(to user: User) -> WireRemotes { list { $0.mayBeHandedTo(user) } }
+  func handed(to user: User) async throws(CallError) -> WireRemotes {
+    var remotes = list { $0.mayBeHandedTo(user) }
+    for (index, wire) in remotes.remotes.enumerated() {
+      guard let remote = context.configuration.rclone[wire.name], let lending = remote.lending else {
+        continue
+      }
+      remotes.remotes[index].settings = try await LentCredentials(
+        name: wire.name, remote: remote, lending: lending
+      ).settings(for: user)
+    }
+    return remotes
+  }
 
   private func list(_ isChosen: (Remote) -> Bool) -> WireRemotes {
     var remotes = WireRemotes()

@@ -105,7 +105,7 @@ struct UserCalls {
         return WireEmpty()
       }
     case .serverStatus: return try encode(try await serverStatus())
-    case .remotes: return try encode(RemoteCalls(context: context).handed(to: user))
+    case .remotes: return try encode(try await RemoteCalls(context: context).handed(to: user))
     case .remoteList:
       try await RemoteCalls(context: context).list(try parse(payload), for: user, on: stream)
       return nil
