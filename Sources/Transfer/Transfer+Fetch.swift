@@ -42,6 +42,7 @@ extension Transfer {
     let target = Target.folder(try TransferURI(parsing: "/").with(path: arrivals.string + "/"))
     let selection = try await retrying { () throws(TransferFailure) in
       let selection = try await selector.select(uri)
+      try Unpacking.check(uri.actions, on: selection.items.count, name: uri.withoutActions.description)
       _ = try await deliverOnce(selection, to: target, progress: progress)
       return selection
     }
@@ -51,7 +52,8 @@ extension Transfer {
     ).apply(uri.actions, to: paths, isLenient: selection.kind == .folder)
     try await blocking { _ throws(TransferFailure) in
       // What comes from this machine or out of an archive has its mode.
-      if !uri.actions.contains(.untar) && (!uri.isLocal || uri.actions.contains(.gunzip)) {
+      let isUnpacked = uri.actions.contains(.untar) || uri.actions.contains(.unzip)
+      if !isUnpacked && (!uri.isLocal || uri.actions.contains(.gunzip)) {
         for path in arrived { makeProgramExecutable(arrivals.appending(path)) }
       }
       let final = uri.subfolder.isEmpty ? folder : folder.appending(uri.subfolder)
