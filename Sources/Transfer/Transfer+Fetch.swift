@@ -40,11 +40,10 @@ extension Transfer {
     let arrivals = staging.appending("files")
     try createFolder(arrivals)
     let target = Target.folder(try TransferURI(parsing: "/").with(path: arrivals.string + "/"))
-    let selection = try await retrying { () throws(TransferFailure) in
+    let (selection, delivered) = try await retrying { () throws(TransferFailure) in
       let selection = try await selector.select(uri)
       try Unpacking.check(uri.actions, on: selection.items.count, name: uri.withoutActions.description)
-      _ = try await deliverOnce(selection, to: target, progress: progress)
-      return selection
+      return (selection, try await deliverOnce(selection, to: target, progress: progress))
     }
     let paths = selection.items.map(\.arrival)
     let arrived = try await Unpacking(
@@ -61,12 +60,10 @@ extension Transfer {
       try createFolder(final)
       try merge(arrivals, into: final, replacing: replacing)
     }
-    return selection.items.map { item in
-      MovedFile(uri: selection.uri(of: item), bytes: fileBytes(item), hash: item.hash)
+    return zip(selection.items, delivered).map { item, moved in
+      MovedFile(uri: selection.uri(of: item), bytes: moved.bytes, hash: moved.hash)
     }
   }
-
-  private nonisolated func fileBytes(_ item: Selection.Item) -> Int64 { max(item.bytes, 0) }
 }
 
 /// Stores keep no modes: what its first bytes show to be a program or a script is made one.
