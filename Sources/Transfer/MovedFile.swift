@@ -5,7 +5,8 @@ package struct MovedFile: Sendable, Hashable {
   /// Where it came from (`fetch`), or where it is now (`store`, `copy`); without credentials.
   package var uri: String
   package var bytes: Int64
-  /// `md5:…`, `sha1:…` or the like as the store tells it, or empty where the store has none.
+  /// `md5:…`, `sha1:…` or the like as the store tells it. Where it tells none, the MD5 of the bytes on this machine;
+  /// empty where there were none or the remote's `ChecksumPolicy` is off.
   package var hash: String
 
   package init(uri: String, bytes: Int64, hash: String) {

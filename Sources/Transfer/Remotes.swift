@@ -1,8 +1,18 @@
 /// Settings of the rclone remotes by name, as `scitq.yaml` has them. They hold secrets: nothing here prints one.
 package struct Remotes: Sendable, Hashable {
   private let settings: [String: [String: String]]
+  private let checksums: [String: ChecksumPolicy]
 
-  package init(_ settings: [String: [String: String]]) { self.settings = settings }
+  /// `checksums` is by the names of remotes; `record` is for those that it leaves out.
+  package init(_ settings: [String: [String: String]], checksums: [String: ChecksumPolicy] = [:]) {
+    self.settings = settings
+    self.checksums = checksums
+  }
+
+  /// The policy of a remote or scheme. What needs no remote has `record`.
+  package func checksums(_ name: String) -> ChecksumPolicy {
+    settings[name] == nil ? .record : checksums[name] ?? .record
+  }
 
   /// Sorted.
   package var names: [String] { settings.keys.sorted() }

@@ -82,6 +82,12 @@ struct Selection: Sendable {
 struct Selector: Sendable {
   let rclone: Rclone
 
+  /// What is asked about each file beside its size; times only where a store has no hashes.
+  private struct Marks: Sendable {
+    var hashes: Bool
+    var times: Bool
+  }
+
   /// The files that the URI chooses now. Throws `.inputMissing` where there are none. `times` asks for times too
   /// where the store has no hashes.
   func select(_ uri: TransferURI, times: Bool = false) async throws(TransferFailure) -> Selection {
@@ -89,7 +95,8 @@ struct Selector: Sendable {
       if uri.isLocal {
         try await blocking { interruption throws(TransferFailure) in try Self.selectLocal(uri, interruption) }
       } else {
-        try await selectStored(uri, times: times)
+        try await selectStored(
+          uri, Marks(hashes: await rclone.daemon.checksums(uri.scheme) != .off, times: times))
       }
     try selection.requireDistinctNames()
     return selection
@@ -211,15 +218,16 @@ struct Selector: Sendable {
     return Place(root: .settings(settings), path: Self.trimmed(String(rest)))
   }
 
-  private func selectStored(_ uri: TransferURI, times: Bool) async throws(TransferFailure) -> Selection {
+  private func selectStored(_ uri: TransferURI, _ marks: Marks) async throws(TransferFailure) -> Selection {
     let isHTTP = uri.scheme == "http" || uri.scheme == "https"
     if isHTTP, uri.path.contains("?"), !uri.hasPattern, !uri.isFolder { return link(uri) }
     let place = try await place(of: uri)
-    if uri.hasPattern { return try await selectPattern(uri, place, times: times) }
+    if uri.hasPattern { return try await selectPattern(uri, place, marks) }
     if !uri.isFolder {
       let found: StoreItem?
       do throws(TransferFailure) {
-        found = try await rclone.stat(place, describedAs: uri.withoutActions.description)
+        found = try await rclone.stat(
+          place, describedAs: uri.withoutActions.description, hashes: marks.hashes)
       } catch  where isHTTP && !error.isTransient && error.reason != .canceled {
         // A server may refuse to describe or list what it gives.
         return link(uri)
@@ -238,7 +246,7 @@ struct Selector: Sendable {
     let name = uri.asFolder.withoutActions.description
     let items: [StoreItem]
     do throws(TransferFailure) {
-      items = try await listing(place, name, recursive: true, times: times)
+      items = try await listing(place, name, recursive: true, marks)
     } catch  where error.reason == .inputMissing {
       throw TransferFailure(.inputMissing, "\(name): there is no such folder")
     }
@@ -259,7 +267,7 @@ struct Selector: Sendable {
   }
 
   private func selectPattern(
-    _ uri: TransferURI, _ place: Place, times: Bool
+    _ uri: TransferURI, _ place: Place, _ marks: Marks
   ) async throws(TransferFailure) -> Selection {
     let (prefix, names) = Self.patternParts(place.path)
     let base = Place(root: place.root, path: prefix)
@@ -276,17 +284,16 @@ struct Selector: Sendable {
         continue
       }
       let pattern = Pattern(name)
+      let asked = isLast ? marks : Marks(hashes: false, times: false)
       found = try await bounded(found, width: 8) { folder throws(TransferFailure) in
         do throws(TransferFailure) {
-          return try await listing(
-            base.appending(folder.path), shown, recursive: false, times: isLast && times
-          )
-          .filter { $0.isFolder != isLast && pattern.matches($0.name) }
-          .map { item in
-            var item = item
-            if !folder.path.isEmpty { item.path = "\(folder.path)/\(item.path)" }
-            return item
-          }
+          return try await listing(base.appending(folder.path), shown, recursive: false, asked)
+            .filter { $0.isFolder != isLast && pattern.matches($0.name) }
+            .map { item in
+              var item = item
+              if !folder.path.isEmpty { item.path = "\(folder.path)/\(item.path)" }
+              return item
+            }
         } catch  where error.reason == .inputMissing {
           return []
         }
@@ -303,14 +310,14 @@ struct Selector: Sendable {
       rule: Pattern.rule(names.joined(separator: "/")))
   }
 
-  /// A listing with hashes; with times too where they are wanted and a file has no hash.
   private func listing(
-    _ place: Place, _ name: String, recursive: Bool, times: Bool
+    _ place: Place, _ name: String, recursive: Bool, _ marks: Marks
   ) async throws(TransferFailure) -> [StoreItem] {
     let items = try await rclone.list(
-      place, describedAs: name, recursive: recursive, hashes: true, times: false)
-    guard times, items.contains(where: { !$0.isFolder && $0.hash.isEmpty }) else { return items }
-    return try await rclone.list(place, describedAs: name, recursive: recursive, hashes: true, times: true)
+      place, describedAs: name, recursive: recursive, hashes: marks.hashes, times: false)
+    guard marks.times, items.contains(where: { !$0.isFolder && $0.hash.isEmpty }) else { return items }
+    return try await rclone.list(
+      place, describedAs: name, recursive: recursive, hashes: marks.hashes, times: true)
   }
 
   private static func item(_ found: StoreItem) -> Selection.Item {

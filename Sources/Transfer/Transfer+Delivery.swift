@@ -60,31 +60,37 @@ extension Transfer {
   nonisolated func deliverOnce(
     _ selection: Selection, to target: Target, progress: (@Sendable (TransferProgress) -> Void)?
   ) async throws(TransferFailure) -> [MovedFile] {
+    let checks = DeliveryChecks(
+      source: await daemon.checksums(selection.uri.scheme), target: await daemon.checksums(target.uri.scheme))
+    try checks.check(selection)
     if case .local(let folder) = selection.base, target.uri.isLocal {
       try await copyLocally(selection, folder, to: target, progress)
-      return moved(selection, to: target)
+      return try await recorded(moved(selection, to: target)) { index in
+        self.localPath(of: selection.items[index], target)
+      }
     }
     let place = try await selector.place(of: target.uri)
     let group = "scitq-\(UInt64.random(in: 0 ... .max))"
     try await reporting(progress, selection, group: group) { () throws(TransferFailure) in
-      try await self.transfer(selection, to: target, at: place, group: group)
+      try await self.transfer(selection, to: target, at: place, group: group, checks)
     }
-    return try await verified(selection, target, place)
+    return try await verified(selection, target, place, checks)
   }
 
   // MARK: transferring
 
   private nonisolated func transfer(
-    _ selection: Selection, to target: Target, at place: Place, group: String
+    _ selection: Selection, to target: Target, at place: Place, group: String, _ checks: DeliveryChecks
   ) async throws(TransferFailure) {
     let name = selection.uri.withoutActions.description
     let shown = target.uri.isLocal ? name : "\(target.uri)"
     if selection.items.isEmpty { return }
     if case .exact = target {
-      try await transferFile(selection, selection.items[0], to: place, group: group, describedAs: shown)
+      try await transferFile(
+        selection, selection.items[0], to: place, group: group, describedAs: shown, checks)
       return
     }
-    let options = try await options(selection, to: target, place)
+    let options = try await options(selection, to: target, place, checks)
     switch (selection.base, selection.kind) {
     case (.local(let folder), .folder):
       let linked = folder.files.filter(\.isLinked)
@@ -99,7 +105,7 @@ extension Transfer {
       let chosen = Set(linked.map(\.path))
       try await transferEach(
         selection, selection.items.filter { chosen.contains($0.path) }, to: place, group: group,
-        describedAs: shown)
+        describedAs: shown, checks)
     case (.store(let base), .folder):
       try await gate.through { () throws(TransferFailure) in
         try await rclone.copyFolder(base, to: place, options: options, group: group, describedAs: shown)
@@ -111,26 +117,28 @@ extension Transfer {
           base, to: place, including: rules, options: options, group: group, describedAs: shown)
       }
     default:
-      try await transferEach(selection, selection.items, to: place, group: group, describedAs: shown)
+      try await transferEach(selection, selection.items, to: place, group: group, describedAs: shown, checks)
     }
   }
 
   private nonisolated func transferEach(
     _ selection: Selection, _ items: [Selection.Item], to place: Place, group: String,
-    describedAs name: String
+    describedAs name: String, _ checks: DeliveryChecks
   ) async throws(TransferFailure) {
     _ = try await bounded(items, width: 8) { item throws(TransferFailure) in
       try await self.transferFile(
-        selection, item, to: place.appending(item.arrival), group: group, describedAs: name)
+        selection, item, to: place.appending(item.arrival), group: group, describedAs: name, checks)
     }
   }
 
   private nonisolated func transferFile(
-    _ selection: Selection, _ item: Selection.Item, to place: Place, group: String, describedAs name: String
+    _ selection: Selection, _ item: Selection.Item, to place: Place, group: String,
+    describedAs name: String, _ checks: DeliveryChecks
   ) async throws(TransferFailure) {
     try await gate.through { () throws(TransferFailure) in
       let options = Rclone.JobOptions(
-        transfers: 1, ignoresTimes: place.root != .local, multiThread: !selection.uri.scheme.hasPrefix("ftp"))
+        transfers: 1, ignoresTimes: place.root != .local, multiThread: !selection.uri.scheme.hasPrefix("ftp"),
+        ignoresHashes: !checks.comparesHashes)
       switch selection.base {
       case .local(let folder):
         let source = folder.files.first { $0.path == item.path }?.source ?? folder.root.appending(item.path)
@@ -146,14 +154,19 @@ extension Transfer {
   }
 
   private nonisolated func options(
-    _ selection: Selection, to target: Target, _ place: Place
+    _ selection: Selection, to target: Target, _ place: Place, _ checks: DeliveryChecks
   ) async throws(TransferFailure) -> Rclone.JobOptions {
     // Small files wait for the store more than for the network: many at a time.
     let isFTP = selection.uri.scheme.hasPrefix("ftp") || target.uri.scheme.hasPrefix("ftp")
     let average = selection.totalBytes / Int64(max(selection.items.count, 1))
     var options = Rclone.JobOptions(transfers: isFTP ? 4 : average < 1 << 20 ? 32 : 6, multiThread: !isFTP)
     options.asksEach = selection.items.count <= 64
+    options.ignoresHashes = !checks.comparesHashes
     guard !target.uri.isLocal else { return options }
+    guard checks.comparesHashes else {
+      options.ignoresTimes = true
+      return options
+    }
     let theirs = try await rclone.hashKinds(place, describedAs: "\(target.uri)")
     var isComparable = !theirs.isEmpty
     if case .store(let base) = selection.base {
@@ -170,7 +183,7 @@ extension Transfer {
 
   /// Looks at each file where it should be now. A wrong or missing one is `.checksum`, and worth another try.
   private nonisolated func verified(
-    _ selection: Selection, _ target: Target, _ place: Place
+    _ selection: Selection, _ target: Target, _ place: Place, _ checks: DeliveryChecks
   ) async throws(TransferFailure) -> [MovedFile] {
     var files = moved(selection, to: target)
     func check(_ index: Int, bytes: Int64?) throws(TransferFailure) {
@@ -191,34 +204,61 @@ extension Transfer {
         let path = localPath(of: item, target)
         try check(index, bytes: fileStatus(path).map { Int64($0.st_size) })
       }
-      return files
+      guard checks.comparesHashes else { return files }
+      return try await recorded(files) { index in self.localPath(of: selection.items[index], target) }
     }
     let found: [StoreItem?]
     let name = "\(target.uri)"
     if case .exact = target {
-      found = [try await rclone.stat(place, describedAs: name, findsFolders: false)]
+      found = [
+        try await rclone.stat(place, describedAs: name, findsFolders: false, hashes: checks.comparesHashes)
+      ]
     } else if selection.items.count <= 64 {
       found = try await bounded(selection.items, width: 16) { item throws(TransferFailure) in
-        try await self.rclone.stat(place.appending(item.arrival), describedAs: name, findsFolders: false)
+        try await self.rclone.stat(
+          place.appending(item.arrival), describedAs: name, findsFolders: false, hashes: checks.comparesHashes
+        )
       }
     } else {
       let listed = try await rclone.list(
-        place, describedAs: name, recursive: true, hashes: true, times: false)
+        place, describedAs: name, recursive: true, hashes: checks.comparesHashes, times: false)
       let byPath = Dictionary(listed.map { ($0.path, $0) }, uniquingKeysWith: { first, _ in first })
       found = selection.items.map { byPath[$0.arrival] }
     }
     for (index, item) in found.enumerated() {
       try check(index, bytes: item.map(\.bytes))
-      guard let item else { continue }
-      let source = selection.items[index].hash
-      if source.hasPrefix("md5:"), let theirs = item.hashes["md5"], !theirs.isEmpty, source != "md5:" + theirs
+      guard checks.comparesHashes, let item else { continue }
+      let source = selection.items[index].hash.split(separator: ":", maxSplits: 1)
+      if source.count == 2, let theirs = item.hashes[String(source[0])], !theirs.isEmpty, theirs != source[1]
       {
         throw TransferFailure(
-          .checksum, "\(files[index].uri): its MD5 is \(theirs), and should be \(source.dropFirst(4))",
+          .checksum,
+          "\(files[index].uri): its \(source[0].uppercased()) is \(theirs), and should be \(source[1])",
           isTransient: true)
+      }
+      if checks.target == .require, item.hash.isEmpty {
+        throw DeliveryChecks.noHash(files[index].uri, target.uri.scheme)
       }
       files[index].hash = item.hash
     }
+    guard checks.comparesHashes, case .local(let folder) = selection.base else { return files }
+    let sources = folder.files.reduce(into: [:]) { $0[$1.path] = $1.source }
+    return try await recorded(files) { index throws(TransferFailure) in
+      let path = selection.items[index].path
+      return try realPath(sources[path] ?? folder.root.appending(path))
+    }
+  }
+
+  /// With the MD5 of the bytes on this machine for each file that no store has told a hash of.
+  private nonisolated func recorded(
+    _ files: [MovedFile], _ path: @escaping @Sendable (Int) throws(TransferFailure) -> FilePath
+  ) async throws(TransferFailure) -> [MovedFile] {
+    let unknown = files.indices.filter { files[$0].hash.isEmpty }
+    let hashes = try await bounded(unknown, width: 4) { index throws(TransferFailure) in
+      try await blocking { interruption throws(TransferFailure) in try md5(of: path(index), interruption) }
+    }
+    var files = files
+    for (index, hash) in zip(unknown, hashes) { files[index].hash = hash }
     return files
   }
 

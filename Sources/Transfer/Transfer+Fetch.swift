@@ -40,10 +40,10 @@ extension Transfer {
     let arrivals = staging.appending("files")
     try createFolder(arrivals)
     let target = Target.folder(try TransferURI(parsing: "/").with(path: arrivals.string + "/"))
-    let selection = try await retrying { () throws(TransferFailure) in
+    let (selection, delivered) = try await retrying { () throws(TransferFailure) in
       let selection = try await selector.select(uri)
-      _ = try await deliverOnce(selection, to: target, progress: progress)
-      return selection
+      try Unpacking.check(uri.actions, on: selection.items.count, name: uri.withoutActions.description)
+      return (selection, try await deliverOnce(selection, to: target, progress: progress))
     }
     let paths = selection.items.map(\.arrival)
     let arrived = try await Unpacking(
@@ -51,7 +51,8 @@ extension Transfer {
     ).apply(uri.actions, to: paths, isLenient: selection.kind == .folder)
     try await blocking { _ throws(TransferFailure) in
       // What comes from this machine or out of an archive has its mode.
-      if !uri.actions.contains(.untar) && (!uri.isLocal || uri.actions.contains(.gunzip)) {
+      let isUnpacked = uri.actions.contains(.untar) || uri.actions.contains(.unzip)
+      if !isUnpacked && (!uri.isLocal || uri.actions.contains(.gunzip)) {
         for path in arrived { makeProgramExecutable(arrivals.appending(path)) }
       }
       let final = uri.subfolder.isEmpty ? folder : folder.appending(uri.subfolder)
@@ -59,12 +60,10 @@ extension Transfer {
       try createFolder(final)
       try merge(arrivals, into: final, replacing: replacing)
     }
-    return selection.items.map { item in
-      MovedFile(uri: selection.uri(of: item), bytes: fileBytes(item), hash: item.hash)
+    return zip(selection.items, delivered).map { item, moved in
+      MovedFile(uri: selection.uri(of: item), bytes: moved.bytes, hash: moved.hash)
     }
   }
-
-  private nonisolated func fileBytes(_ item: Selection.Item) -> Int64 { max(item.bytes, 0) }
 }
 
 /// Stores keep no modes: what its first bytes show to be a program or a script is made one.

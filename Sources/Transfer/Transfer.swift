@@ -64,7 +64,7 @@ package actor Transfer {
       let mark = item.hash.isEmpty ? item.modified : item.hash
       digest.update(data: Array("\(item.path)\0\(item.bytes)\0\(mark)\n".utf8))
     }
-    return digest.finalize().map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+    return hexadecimal(digest.finalize())
   }
 
   /// Uploads everything below `folder`. Nothing at the destination is deleted; files of the same name are replaced.

@@ -185,6 +185,66 @@ struct ActionTests {
     }
   }
 
+  @Test("unzip unpacks zip archives and says what another file is")
+  func unzip() async throws {
+    try await withTransfer { transfer, folder in
+      let source = folder.appending("s")
+      try write("#!/bin/sh\n", to: source.appending("bin/run"))
+      chmodForTest(source.appending("bin/run"), 0o755)
+      try write("one", to: source.appending("a.txt"))
+      try await tool("zip", ["-q", "-r", "../a.zip", "."], in: source)
+      try await tool("tar", ["-cf", "../a.tar", "."], in: source)
+      try await tool("tar", ["-czf", "../a.tgz", "."], in: source)
+      try write("plain", to: folder.appending("a.txt"))
+      _ = try await transfer.fetch(
+        try TransferURI(parsing: folder.appending("a.zip|unzip|mv:ref").string), into: folder.appending("in"))
+      #expect(names(folder.appending("in")) == ["ref/a.txt", "ref/bin/run"])
+      #expect(access(folder.appending("in/ref/bin/run").string, X_OK) == 0)
+      for (name, kind) in [
+        ("a.tar", "a tar archive"), ("a.tgz", "compressed by gzip"), ("a.txt", "a file of another kind"),
+      ] {
+        let uri = try TransferURI(parsing: folder.appending("\(name)|unzip").string)
+        let found = await failure { _ = try await transfer.fetch(uri, into: folder.appending("other")) }
+        #expect(found?.reason == .input, "\(String(describing: found))")
+        #expect(found?.message.contains("\(name) is \(kind)") == true, "\(String(describing: found))")
+      }
+      #expect(try namesIn(folder.appending("other")).isEmpty)
+    }
+  }
+
+  @Test("rename gives the only file its name, in its turn among the actions")
+  func rename() async throws {
+    try await withTransfer { transfer, folder in
+      let base = folder.appending("s").string
+      try write("one\n", to: folder.appending("s/x"))
+      try write("two\n", to: folder.appending("s/y"))
+      try await tool("gzip", ["-k", "x"], in: folder.appending("s"))
+      try await tool("zip", ["-q", "one.zip", "x"], in: folder.appending("s"))
+      try await tool("zip", ["-q", "two.zip", "x", "y"], in: folder.appending("s"))
+      for (number, (uri, arrives)) in [
+        ("x.gz|gunzip|rename:y.txt", "y.txt"), ("x|mv:sub|rename:z", "sub/z"), ("x|rename:x", "x"),
+        ("x*.gz|rename:z.gz|gunzip", "z"), ("one.zip|unzip|rename:z|mv:d", "d/z"),
+      ].enumerated() {
+        let target = folder.appending("\(number)")
+        _ = try await transfer.fetch(try TransferURI(parsing: "\(base)/\(uri)"), into: target)
+        #expect(names(target) == [arrives])
+        #expect(try text(target.appending(arrives)) == "one\n")
+      }
+      for uri in ["|rename:z", "/*|rename:z", "/two.zip|unzip|rename:z"] {
+        let wrong = try TransferURI(parsing: base + uri)
+        let found = await failure { _ = try await transfer.fetch(wrong, into: folder.appending("in")) }
+        #expect(found?.reason == .input, "\(uri): \(String(describing: found))")
+        #expect(found?.message.contains("is for one file") == true, "\(String(describing: found))")
+      }
+      #expect(try namesIn(folder.appending("in")).isEmpty)
+      // What is done on arrival does not change what is at the source.
+      let plain = try TransferURI(parsing: "\(base)/x")
+      let renamed = try TransferURI(parsing: "\(base)/x|rename:z")
+      #expect(try await transfer.size(of: renamed) == 4)
+      #expect(try await transfer.fingerprint(of: renamed) == transfer.fingerprint(of: plain))
+    }
+  }
+
   @Test("bytes at random never crash the readers of archives")
   func fuzz() async throws {
     let seed =

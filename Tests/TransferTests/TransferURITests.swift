@@ -37,7 +37,10 @@ struct TransferURITests {
       ("s3@odd://b/x", "knows no option @odd"),
       ("s!3://b/x", "not the name of a remote"), ("http:///x", "needs a host"), ("file://x", "absolute path"),
       ("s3://b/x\ny", "one line"), ("s3://b/x\0y", "NUL"), ("s3://b/x|mv:.", "not a sub-folder"),
-      ("://x", "not the name"),
+      ("://x", "not the name"), ("s3://b/x|rename:", "needs the new name"),
+      ("s3://b/x|rename:a/b", "not a plain name"), ("s3://b/x|rename:..", "not a plain name"),
+      ("s3://b/x|rename:.", "not a plain name"),
+      ("s3://b/x|odd", "untar, unzip, gunzip, mv:FOLDER and rename:NAME"),
     ])
   func wrong(text: String, says: String) throws {
     let failure = #expect(throws: TransferFailure.self) { try TransferURI(parsing: text) }
@@ -82,7 +85,8 @@ struct TransferURITests {
       ProcessInfo.processInfo.environment["SCITQ_SEED"].flatMap(UInt64.init) ?? .random(in: 0 ... .max)
     var numbers = SeededNumbers(seed: seed)
     let pieces = [
-      "s3", "http", "ftp", "file", "://", ":", "/", "//", "|", "untar", "gunzip", "mv:", "..", ".", "*", "@",
+      "s3", "http", "ftp", "file", "://", ":", "/", "//", "|", "untar", "unzip", "gunzip", "mv:", "rename:",
+      "..", ".", "*", "@",
       "?", "#",
       "a", "é", "\u{0}", "\n", " ", "user:pw@", "%2e", "[x]",
     ]

@@ -60,18 +60,56 @@ struct Unpacking: Sendable {
   ) async throws(TransferFailure) -> [String] {
     var files = paths.map { Arrived(path: $0, mayBeOther: isLenient) }
     for action in actions {
+      if case .rename(let name) = action {
+        files = [try await rename(files, to: name)]
+        continue
+      }
       var next: [Arrived] = []
       for file in files {
         switch action {
         // Where things go is settled at the end, for all of them.
-        case .move: next.append(file)
+        case .move, .rename: next.append(file)
         case .gunzip: next.append(try await gunzip(file))
-        case .untar: next += try await untar(file)
+        case .untar, .unzip: next += try await unpack(file, action)
         }
       }
       files = next
     }
     return files.map(\.path)
+  }
+
+  // MARK: rename
+
+  /// Throws `.input` where a `rename:` would meet another number of files than one, as far as that can be told
+  /// before anything is transferred.
+  static func check(_ actions: [URIAction], on count: Int, name: String) throws(TransferFailure) {
+    for action in actions {
+      switch action {
+      // What is in an archive is known once it is unpacked.
+      case .untar, .unzip: return
+      case .rename(let new): try requireOne(count, new, name)
+      case .gunzip, .move: continue
+      }
+    }
+  }
+
+  private static func requireOne(_ count: Int, _ new: String, _ name: String) throws(TransferFailure) {
+    guard count != 1 else { return }
+    throw TransferFailure(
+      .input, "\(name): |rename:\(new) is for one file, and here are \(count == 0 ? "none" : "\(count)")")
+  }
+
+  private func rename(_ files: [Arrived], to new: String) async throws(TransferFailure) -> Arrived {
+    try Self.requireOne(files.count, new, name)
+    var file = files[0]
+    let old = file.path
+    file.path = old.lastIndex(of: "/").map { old[...$0] + new } ?? new
+    guard file.path != old else { return file }
+    let path = file.path
+    try await blocking { _ throws(TransferFailure) in
+      try moveIntoPlace(folder.appending(old), folder.appending(path), replacing: false)
+    }
+    return file
   }
 
   // MARK: gunzip
@@ -109,12 +147,19 @@ struct Unpacking: Sendable {
     TransferFailure(.input, "\(name): \(path) becomes larger than any file of its size should; it is refused")
   }
 
-  // MARK: untar
+  // MARK: untar, unzip
 
-  private func untar(_ file: Arrived) async throws(TransferFailure) -> [Arrived] {
+  private func unpack(_ file: Arrived, _ action: URIAction) async throws(TransferFailure) -> [Arrived] {
     let archive = folder.appending(file.path)
     let shown = "\(name): \(file.path)"
     let kind = try await blocking { _ throws(TransferFailure) in try Compression(of: archive) }
+    guard action != .unzip || kind == .zip else {
+      if file.mayBeOther { return [file] }
+      throw TransferFailure(
+        .input,
+        "\(shown) is \(kind.article), not a zip archive\(kind == .other ? "" : "; write |untar or |gunzip for it")"
+      )
+    }
     guard kind != .other else {
       if file.mayBeOther { return [file] }
       throw TransferFailure(
@@ -270,6 +315,16 @@ enum Compression: Sendable {
       self = .tar
     } else {
       self = .other
+    }
+  }
+
+  /// For people.
+  var article: String {
+    switch self {
+    case .tar: "a tar archive"
+    case .zip: "a zip archive"
+    case .gzip, .bzip2, .xz, .zstd: "compressed by \(program)"
+    case .other: "a file of another kind"
     }
   }
 

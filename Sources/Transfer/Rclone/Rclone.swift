@@ -99,6 +99,8 @@ struct Rclone: Sendable {
     /// Ask for each file rather than list the destination.
     var asksEach = false
     var multiThread = true
+    /// Look at sizes alone after a transfer.
+    var ignoresHashes = false
 
     fileprivate var config: JSON {
       var values: [String: JSON] = [
@@ -107,17 +109,18 @@ struct Rclone: Sendable {
       if comparesHashes { values["CheckSum"] = true }
       if ignoresTimes { values["IgnoreTimes"] = true }
       if asksEach { values["NoTraverse"] = true }
+      if ignoresHashes { values["IgnoreChecksum"] = true }
       if !multiThread { values["MultiThreadStreams"] = 0 }
       return .object(values)
     }
   }
 
   /// The file or folder there, or nil. Without `findsFolders`, folders are not looked for.
-  func stat(_ place: Place, describedAs name: String, findsFolders: Bool = true) async throws(TransferFailure)
-    -> StoreItem?
-  {
+  func stat(
+    _ place: Place, describedAs name: String, findsFolders: Bool = true, hashes: Bool = true
+  ) async throws(TransferFailure) -> StoreItem? {
     struct Reply: Decodable, Sendable { var item: Listed? }
-    var options: [String: JSON] = ["showHash": true]
+    var options: [String: JSON] = ["showHash": .bool(hashes)]
     if !findsFolders { options["filesOnly"] = true }
     do throws(TransferFailure) {
       let reply = try await call(

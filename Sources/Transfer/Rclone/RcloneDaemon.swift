@@ -86,6 +86,8 @@ actor RcloneDaemon {
     if case .running(let run) = state { await reconfigure(run) }
   }
 
+  func checksums(_ name: String) -> ChecksumPolicy { remotes.checksums(name) }
+
   func redact(_ text: String) -> String { remotes.redact(text) }
 
   /// Ends rclone and removes its files. Nothing can be started afterwards.

@@ -6,7 +6,7 @@ enum RcloneError {
   static func failure(status: Int, message: String, doing what: String) -> TransferFailure {
     let text = message.lowercased()
     func says(_ words: String...) -> Bool { words.contains { text.contains($0) } }
-    let sentence = "\(what): \(shortened(message))"
+    let sentence = "\(what): \(mismatch(message) ?? shortened(message))"
 
     if says("no space left", "disk quota", "read-only file system") {
       return TransferFailure(.disk, sentence)
@@ -44,6 +44,17 @@ enum RcloneError {
     }
     if says("certificate", "x509") { return TransferFailure(.network, sentence) }
     return TransferFailure(.network, sentence, isTransient: true)
+  }
+
+  /// Two hashes that differ, said as this module says it.
+  private static func mismatch(_ message: String) -> String? {
+    guard let differ = message.firstRange(of: " hashes differ src("),
+      let kind = message[..<differ.lowerBound].split(separator: " ").last,
+      let middle = message.firstRange(of: "\" vs dst("), message.hasSuffix("\""),
+      let expected = message[..<middle.lowerBound].split(separator: "\"").last,
+      let found = message[middle.upperBound...].split(separator: "\"").last
+    else { return nil }
+    return "the \(kind.uppercased()) of what arrived is \(found), and should be \(expected)"
   }
 
   /// Without the bookkeeping that the stores' libraries put around what went wrong.
