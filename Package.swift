@@ -175,6 +175,7 @@ let package = Package(
       name: "ServerTests",
       dependencies: [
         "ScitqServer",
+        "Transfer",
         .product(name: "GRDB", package: "GRDB.swift"),
         .product(name: "Logging", package: "swift-log"),
         .product(name: "NIOPosix", package: "swift-nio"),

@@ -99,7 +99,8 @@ public struct ServerCommand: AsyncParsableCommand {
       configuration: configuration,
       joinToken: joinToken)
     let transfer = Transfer(
-      remotes: Remotes(configuration.rclone.mapValues(\.settings)),
+      remotes: Remotes(
+        configuration.rclone.mapValues(\.settings), checksums: configuration.rclone.mapValues(\.checksums)),
       directory: directory.appending("transfer"),
       logger: logger)
     let context = SessionContext(

@@ -118,13 +118,11 @@ extension Client {
   ) async throws -> Remotes {
     guard uris.contains(where: { !$0.isLocal && !$0.isWeb }) else { return Remotes([:]) }
     let answer = try await connected { try await $0.call(.remotes, WireEmpty()) }
-    var settings: [String: [String: String]] = [:]
-    for remote in answer.remotes { settings[remote.name] = remote.settings }
-    for uri in uris { try uri.checkRemote(known: Array(settings.keys)) }
+    for uri in uris { try uri.checkRemote(known: answer.remotes.map(\.name)) }
     if let destination, answer.remotes.contains(where: { $0.name == destination.scheme && $0.readOnly }) {
       throw Failure("\(destination): the remote \(destination.scheme) is read-only; name another")
     }
-    return Remotes(settings)
+    return Remotes(answer)
   }
 }
 

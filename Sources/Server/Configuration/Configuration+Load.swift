@@ -1,5 +1,6 @@
 import Foundation
 import Logging
+import Transfer
 import Yams
 
 extension Configuration {
@@ -163,7 +164,7 @@ extension Configuration {
       }
       try given.boolean("read_only", &remote.isReadOnly)
       try given.value("checksums", &remote.checksums, "require, record or off") {
-        ["require", "record", "off"].contains($0) ? $0 : nil
+        ChecksumPolicy(rawValue: $0)
       }
       var settings: [String: String] = [:]
       remote.lending = try lending(given)

@@ -1,3 +1,5 @@
+package import Transfer
+
 /// One remote of the configuration: rclone's settings for it, and who may do what with it.
 package struct Remote: Sendable, Equatable {
   /// As rclone's own configuration calls them. They hold secrets.
@@ -7,9 +9,8 @@ package struct Remote: Sendable, Equatable {
   package var users: Set<String>?
   /// Nothing is written there, by tasks or by `scitq file`.
   package var isReadOnly = false
-  /// What is done about the hashes of its files: require, record or off.
-  package var checksums = "record"
-
+  /// What is done about the hashes of its files.
+  package var checksums = ChecksumPolicy.record
   /// Users get keys that end by themselves instead of the remote's own.
   package var lending: Lending?
 

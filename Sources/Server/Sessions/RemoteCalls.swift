@@ -31,7 +31,7 @@ struct RemoteCalls {
         var wire = WireRemote()
         wire.name = name
         wire.settings = remote.settings
-        wire.checksums = remote.checksums
+        wire.checksums = remote.checksums.rawValue
         wire.readOnly = remote.isReadOnly
         return wire
       }

@@ -149,9 +149,7 @@ extension Agent {
     }
     let answer = try await link.call(.reconcile, request)
     let remotes = try await link.call(.workerRemotes, WireEmpty())
-    await setup.transfer.update(
-      remotes: Remotes(
-        Dictionary(remotes.remotes.map { ($0.name, $0.settings) }, uniquingKeysWith: { _, last in last })))
+    await setup.transfer.update(remotes: Remotes(remotes))
     for reference in answer.kill + answer.forget {
       if let attempt = attempts[AttemptID(reference)] { revoke(attempt, .kill) }
     }

@@ -1,6 +1,7 @@
 import Foundation
 import Logging
 import Testing
+import Transfer
 
 @testable import ScitqServer
 
@@ -54,7 +55,8 @@ struct ConfigurationTests {
     #expect(full.rclone["s3"]?.settings["secret_access_key"] == "s")
     #expect(full.rclone["archive"]?.settings["type"] == "sftp" && full.rclone["archive"]?.isReadOnly == true)
     #expect(
-      full.rclone["archive"]?.users == ["alice", "bob"] && full.rclone["archive"]?.checksums == "require")
+      full.rclone["archive"]?.users == ["alice", "bob"]
+        && full.rclone["archive"]?.checksums.rawValue == "require")
     #expect(full.rclone["archive"]?.settings.keys.contains("users") == false)
   }
 
