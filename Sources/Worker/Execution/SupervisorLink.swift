@@ -229,7 +229,7 @@ final class SupervisorLink: Sendable {
     return true
   }
 
-  fileprivate func lost(_ channel: any Channel) {
+  func lost(_ channel: any Channel) {
     var woken: [Waiter] = []
     let lists = state.withLock { state -> [CheckedContinuation<[AttemptID: HeldState]?, Never>] in
       guard state.channel === channel else { return [] }
@@ -326,7 +326,7 @@ final class SupervisorLink: Sendable {
     return try await welcome.futureResult.get()
   }
 
-  fileprivate func welcomed(_ channel: any Channel, identity: UInt64) {
+  func welcomed(_ channel: any Channel, identity: UInt64) {
     state.withLock {
       $0.channel = channel
       $0.identity = identity
@@ -385,101 +385,4 @@ private func withCStrings<R>(
   var pointers: [UnsafeMutablePointer<CChar>?] = texts.map { strdup($0) } + [nil]
   defer { for pointer in pointers { free(pointer) } }
   return pointers.withUnsafeMutableBufferPointer { body($0.baseAddress!) }
-}
-
-/// Hands bytes to the link. Lives on its channel's event loop.
-private final class SupervisorHandler: ChannelInboundHandler {
-  typealias InboundIn = ByteBuffer
-
-  private let link: SupervisorLink
-  private var welcome: EventLoopPromise<UInt64>?
-  private var buffer = ByteBuffer()
-
-  init(link: SupervisorLink, welcome: EventLoopPromise<UInt64>) {
-    self.link = link
-    self.welcome = welcome
-  }
-
-  func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-    var bytes = unwrapInboundIn(data)
-    if buffer.readableBytes == 0 { swap(&buffer, &bytes) } else { buffer.writeBuffer(&bytes) }
-  }
-
-  func channelReadComplete(context: ChannelHandlerContext) {
-    if let welcome {
-      guard let identity = greeting() else { return }
-      guard identity != 0 else {
-        welcome.fail(
-          ExecutionFailure(.engine, "the supervisor is of another version: let its tasks end, then try again")
-        )
-        self.welcome = nil
-        return context.close(promise: nil)
-      }
-      link.welcomed(context.channel, identity: identity)
-      self.welcome = nil
-      welcome.succeed(identity)
-    }
-    if !link.receive(&buffer) { context.close(promise: nil) }
-    if buffer.readableBytes == 0 { buffer = ByteBuffer() } else { buffer.discardReadBytes() }
-  }
-
-  /// Zero: it is a stranger. Nil: it has not said everything.
-  private func greeting() -> UInt64? {
-    var done = 0
-    defer { buffer.moveReaderIndex(forwardBy: done) }
-    return buffer.withUnsafeReadableBytes { bytes in
-      switch SupervisorFrame.next(in: bytes) {
-      case .incomplete: return nil
-      case .broken: return 0
-      case .frame(let kind, _, var payload, let length):
-        done = length
-        let version: UInt32 = payload.get()
-        let identity: UInt64 = payload.get()
-        return kind == .welcome && version == SupervisorFrame.version && !payload.broken ? identity : 0
-      }
-    }
-  }
-
-  func channelInactive(context: ChannelHandlerContext) {
-    welcome?.fail(ChannelError.eof)
-    welcome = nil
-    link.lost(context.channel)
-  }
-
-  func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
-}
-
-/// Lets one through at a time, in the order they came.
-final class Turnstile: Sendable {
-  private struct State {
-    var taken = false
-    var waiting: [CheckedContinuation<Void, Never>] = []
-  }
-
-  private let state = Mutex(State())
-
-  func enter() async {
-    await withCheckedContinuation { (continuation: CheckedContinuation<Void, Never>) in
-      let free = state.withLock { state -> Bool in
-        if !state.taken {
-          state.taken = true
-          return true
-        }
-        state.waiting.append(continuation)
-        return false
-      }
-      if free { continuation.resume() }
-    }
-  }
-
-  func leave() {
-    let next = state.withLock { state -> CheckedContinuation<Void, Never>? in
-      if state.waiting.isEmpty {
-        state.taken = false
-        return nil
-      }
-      return state.waiting.removeFirst()
-    }
-    next?.resume()
-  }
 }

@@ -1,0 +1,126 @@
+import GRDB
+import ScitqProtocol
+
+/// What users ask of workers and of the server itself.
+extension UserCalls {
+  func listWorkers() async throws(CallError) -> WireWorkerList {
+    let rows: [WorkerRow] = try await read { (db) throws(CallError) in
+      do {
+        return try Row.fetchAll(db, sql: "SELECT * FROM worker WHERE status <> 'deleted' ORDER BY id").map(
+          WorkerRow.init)
+      } catch { throw Engine.unavailable(error) }
+    }
+    let active = await context.engine.activeCounts()
+    var list = WireWorkerList()
+    list.workers = rows.map { row in
+      var worker = WireWorker()
+      worker.id = row.id.rawValue
+      worker.name = row.name
+      worker.status = row.status.rawValue
+      worker.concurrency = UInt32(clamping: row.concurrency)
+      worker.prefetch = UInt32(clamping: row.prefetch)
+      worker.hostname = row.hostname
+      worker.ipv4 = row.host.ipv4
+      worker.ipv6 = row.host.ipv6
+      worker.stepID = row.step?.rawValue ?? 0
+      worker.permanent = row.permanent
+      worker.host = row.host
+      worker.software = row.software
+      worker.lastBeatAt = context.workers.stats(row.id)?.at ?? row.lastBeatAt
+      worker.createdAt = row.createdAt
+      worker.activeTasks = UInt32(clamping: active[row.id] ?? 0)
+      worker.warnings = context.workers.presence(row.id)?.warnings ?? []
+      return worker
+    }
+    return list
+  }
+
+  func workerStats(_ ids: [WorkerID]) async throws(CallError) -> WireWorkerStatsList {
+    let workers = try await listWorkers().workers
+    for id in ids where !workers.contains(where: { $0.id == id.rawValue }) {
+      throw Self.noWorker(id)
+    }
+    var list = WireWorkerStatsList()
+    list.workers = workers.filter { ids.isEmpty || ids.contains(WorkerID($0.id)) }.map { worker in
+      var stats = WireWorkerStats()
+      stats.workerID = worker.id
+      stats.name = worker.name
+      if let figures = context.workers.stats(WorkerID(worker.id)) { stats.stats = figures }
+      return stats
+    }
+    return list
+  }
+
+  func cleanWorkers(_ ids: [WorkerID]) async throws(CallError) -> WireWorkersCleaned {
+    let known = try await listWorkers().workers
+    var asked: [(worker: WireWorker, wire: Wire)] = []
+    for id in ids where !known.contains(where: { $0.id == id.rawValue }) { throw Self.noWorker(id) }
+    for worker in known where ids.isEmpty || ids.contains(WorkerID(worker.id)) {
+      if let presence = context.workers.presence(WorkerID(worker.id)) {
+        asked.append((worker, presence.wire))
+      } else if !ids.isEmpty {
+        throw CallError(.unavailable, "worker \(worker.name) is not connected, so it cannot be cleaned now")
+      }
+    }
+    var list = WireWorkersCleaned()
+    for (worker, wire) in asked {
+      guard
+        let answer = await context.cleanings.clean(WorkerID(worker.id), over: wire, limit: Self.cleaningLimit)
+      else {
+        throw CallError(
+          .unavailable, "worker \(worker.name) has not said within \(Self.cleaningLimit) that it is clean")
+      }
+      var cleaned = WireWorkerCleaned()
+      cleaned.workerID = worker.id
+      cleaned.name = worker.name
+      cleaned.freedBytes = answer.freedBytes
+      cleaned.removed = answer.removed
+      list.workers.append(cleaned)
+    }
+    return list
+  }
+
+  private static let cleaningLimit = Duration.seconds(60)
+
+  private static func noWorker(_ id: WorkerID) -> CallError {
+    CallError(
+      .notFound, "worker \(id) does not exist; `scitq worker list` shows those that do", field: "worker-id")
+  }
+
+  func serverStatus() async throws(CallError) -> WireServerStatus {
+    var status = WireServerStatus()
+    status.software = Connection.software
+    status.startedAt = context.startedAt
+    status.tasks = try await read { (db) throws(CallError) in
+      do {
+        return try Row.fetchAll(
+          db,
+          sql:
+            "SELECT status, sum(count) AS count FROM task_count WHERE hidden = 0 GROUP BY status ORDER BY status"
+        ).map { row in
+          var count = WireStatusCount()
+          count.status = row["status"]
+          count.count = row["count"]
+          return count
+        }
+      } catch { throw Engine.unavailable(error) }
+    }
+    let workers = try await listWorkers().workers
+    status.workersKnown = UInt32(clamping: workers.count)
+    status.workersConnected = UInt32(clamping: context.workers.connectedCount)
+    let room = await context.engine.room()
+    status.slots = room.slots
+    status.slotsUsed = room.used
+    let disk = DiskFigures(of: context.store.path)
+    status.databaseBytes = disk.databaseBytes
+    status.diskFreeBytes = disk.freeBytes
+    if let warning = await context.logs.diskWarning { status.warnings.append(warning) }
+    if disk.freeBytes < 1 << 30 {
+      status.warnings.append("less than 1 GiB is free where the server keeps its data")
+    }
+    for worker in workers {
+      for warning in worker.warnings { status.warnings.append("worker \(worker.name): \(warning)") }
+    }
+    return status
+  }
+}
