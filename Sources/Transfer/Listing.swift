@@ -18,13 +18,26 @@ struct Listing: Sendable {
     guard uri.actions.isEmpty else {
       throw TransferFailure(.input, "\(uri): a listing takes no action")
     }
+    guard !uri.isAspera else {
+      throw TransferFailure(.input, "\(uri): Aspera lists nothing; name the file or folder to fetch")
+    }
     let entries =
-      if uri.isLocal {
+      if uri.isRun {
+        try await run(uri)
+      } else if uri.isLocal {
         try await blocking { _ throws(TransferFailure) in try Self.local(uri) }
       } else {
         try await stored(uri)
       }
     return entries.sorted { ($0.isFolder ? 0 : 1, $0.uri) < ($1.isFolder ? 0 : 1, $1.uri) }
+  }
+
+  /// The files of a public run, where its archive has them.
+  private func run(_ uri: TransferURI) async throws(TransferFailure) -> [Entry] {
+    let selection = try await selector.select(uri)
+    return selection.items.map { item in
+      Entry(uri: selection.uri(of: item), isFolder: false, bytes: max(item.bytes, 0), modified: nil)
+    }
   }
 
   // MARK: this machine

@@ -32,6 +32,8 @@ struct Selection: Sendable {
     case store(Place)
     /// Exactly this link, which a server may give only as a whole.
     case link(String)
+    /// Each item at a link of its own, by its path.
+    case links([String: TransferURI])
   }
 
   var uri: TransferURI
@@ -48,6 +50,7 @@ struct Selection: Sendable {
     switch base {
     case .local(let folder): return folder.root.appending(item.path).string
     case .link: return uri.withoutActions.description
+    case .links(let links): return (links[item.path] ?? uri.withoutActions).description
     case .store(let place): return Self.text(of: place.appending(item.path), like: uri)
     }
   }
@@ -81,6 +84,7 @@ struct Selection: Sendable {
 /// Finds out what URIs stand for.
 struct Selector: Sendable {
   let rclone: Rclone
+  let archive: PublicArchive
 
   /// What is asked about each file beside its size; times only where a store has no hashes.
   private struct Marks: Sendable {
@@ -94,6 +98,8 @@ struct Selector: Sendable {
     let selection =
       if uri.isLocal {
         try await blocking { interruption throws(TransferFailure) in try Self.selectLocal(uri, interruption) }
+      } else if uri.isRun {
+        try await select(run: uri)
       } else {
         try await selectStored(
           uri, Marks(hashes: await rclone.daemon.checksums(uri.scheme) != .off, times: times))
@@ -219,6 +225,7 @@ struct Selector: Sendable {
   }
 
   private func selectStored(_ uri: TransferURI, _ marks: Marks) async throws(TransferFailure) -> Selection {
+    if uri.isAspera { return link(uri) }
     let isHTTP = uri.scheme == "http" || uri.scheme == "https"
     if isHTTP, uri.path.contains("?"), !uri.hasPattern, !uri.isFolder { return link(uri) }
     let place = try await place(of: uri)
@@ -360,34 +367,5 @@ struct Selector: Sendable {
     while path.hasPrefix("/") { path = path.dropFirst() }
     while path.hasSuffix("/") { path = path.dropLast() }
     return String(path)
-  }
-}
-
-/// Runs `body` for each, at most `width` at a time, and gives the results in order. The first failure cancels the rest.
-func bounded<In: Sendable, Out: Sendable>(
-  _ inputs: [In], width: Int, _ body: @escaping @Sendable (In) async throws(TransferFailure) -> Out
-) async throws(TransferFailure) -> [Out] {
-  do {
-    return try await withThrowingTaskGroup(of: (Int, Out).self) { group in
-      var results = [Out?](repeating: nil, count: inputs.count)
-      var next = 0
-      func addOne() {
-        guard next < inputs.count else { return }
-        let index = next
-        next += 1
-        let input = inputs[index]
-        group.addTask { (index, try await body(input)) }
-      }
-      for _ in 0..<width { addOne() }
-      while let (index, value) = try await group.next() {
-        results[index] = value
-        addOne()
-      }
-      return results.compactMap { $0 }
-    }
-  } catch let failure as TransferFailure {
-    throw failure
-  } catch {
-    throw .interrupted
   }
 }

@@ -17,6 +17,10 @@ extension Transfer {
     /// The only item, under exactly this name.
     case exact(TransferURI)
 
+    static func folder(at path: FilePath) throws(TransferFailure) -> Target {
+      .folder(try TransferURI(parsing: "/").with(path: path.string + "/"))
+    }
+
     var uri: TransferURI {
       switch self {
       case .folder(let uri), .exact(let uri): uri
@@ -136,7 +140,7 @@ extension Transfer {
     describedAs name: String, _ checks: DeliveryChecks
   ) async throws(TransferFailure) {
     try await gate.through { () throws(TransferFailure) in
-      let options = Rclone.JobOptions(
+      var options = Rclone.JobOptions(
         transfers: 1, ignoresTimes: place.root != .local, multiThread: !selection.uri.scheme.hasPrefix("ftp"),
         ignoresHashes: !checks.comparesHashes)
       switch selection.base {
@@ -149,6 +153,17 @@ extension Transfer {
           base.appending(item.path), to: place, options: options, group: group, describedAs: name)
       case .link(let url):
         try await rclone.copyURL(url, to: place, group: group, describedAs: name)
+      case .links(let links):
+        // One that is not there is found missing when the files are looked at.
+        guard let link = links[item.path] else { return }
+        if link.scheme.hasPrefix("http") {
+          try await rclone.copyURL(link.text, to: place, group: group, describedAs: "\(link)")
+        } else {
+          options.multiThread = false
+          try await rclone.copyFile(
+            try await selector.place(of: link), to: place, options: options, group: group,
+            describedAs: "\(link)")
+        }
       }
     }
   }
@@ -204,6 +219,12 @@ extension Transfer {
         let path = localPath(of: item, target)
         try check(index, bytes: fileStatus(path).map { Int64($0.st_size) })
       }
+      if case .links = selection.base {
+        _ = try await bounded(selection.items, width: 4) { item throws(TransferFailure) in
+          try await self.compare(
+            self.localPath(of: item, target), with: item, describedAs: selection.uri(of: item))
+        }
+      }
       guard checks.comparesHashes else { return files }
       return try await recorded(files) { index in self.localPath(of: selection.items[index], target) }
     }
@@ -246,6 +267,27 @@ extension Transfer {
     return try await recorded(files) { index throws(TransferFailure) in
       let path = selection.items[index].path
       return try realPath(sources[path] ?? folder.root.appending(path))
+    }
+  }
+
+  /// Compares a file of this machine with the size and MD5 that are told of it, as far as they are.
+  nonisolated func compare(
+    _ file: FilePath, with item: Selection.Item, describedAs name: String
+  ) async throws(TransferFailure) {
+    let bytes = fileStatus(file).map { Int64($0.st_size) } ?? 0
+    guard item.bytes < 0 || bytes == item.bytes else {
+      throw TransferFailure(
+        .checksum, "\(name): \(bytes) bytes arrived of \(item.bytes)", isTransient: true)
+    }
+    guard item.hash.hasPrefix("md5:") else { return }
+    let hash = try await blocking { interruption throws(TransferFailure) in
+      try md5(of: file, interruption)
+    }
+    guard hash == item.hash else {
+      throw TransferFailure(
+        .checksum,
+        "\(name): the MD5 of what arrived is \(hash.dropFirst(4)), and should be \(item.hash.dropFirst(4))",
+        isTransient: true)
     }
   }
 

@@ -9,6 +9,30 @@ import SystemPackage
   import Darwin
 #endif
 
+/// What was brought to this machine, before actions.
+struct Delivered: Sendable {
+  var moved: [MovedFile]
+  /// Of the files that the actions are for, relative to where they arrived.
+  var paths: [String]
+  /// There may be files among them that an action is not for.
+  var isLenient: Bool
+
+  init(moved: [MovedFile], paths: [String], isLenient: Bool) {
+    self.moved = moved
+    self.paths = paths
+    self.isLenient = isLenient
+  }
+
+  /// `moved` is what the delivery of the selection has answered.
+  init(_ selection: Selection, _ moved: [MovedFile], paths: [String]? = nil, isLenient: Bool? = nil) {
+    self.moved = zip(selection.items, moved).map { item, moved in
+      MovedFile(uri: selection.uri(of: item), bytes: moved.bytes, hash: moved.hash)
+    }
+    self.paths = paths ?? selection.items.map(\.arrival)
+    self.isLenient = isLenient ?? (selection.kind == .folder)
+  }
+}
+
 extension Transfer {
   /// `fetch`; with `replacing`, files of the same name in `folder` are replaced.
   nonisolated func fetch(
@@ -39,16 +63,21 @@ extension Transfer {
   ) async throws(TransferFailure) -> [MovedFile] {
     let arrivals = staging.appending("files")
     try createFolder(arrivals)
-    let target = Target.folder(try TransferURI(parsing: "/").with(path: arrivals.string + "/"))
-    let (selection, delivered) = try await retrying { () throws(TransferFailure) in
+    let delivered = try await retrying { () throws(TransferFailure) in
+      if uri.isRun {
+        return try await fetchRun(uri, through: staging, into: arrivals, progress: progress)
+      }
+      if uri.isAspera {
+        return try await fetchAspera(uri, through: staging, into: arrivals, progress: progress)
+      }
       let selection = try await selector.select(uri)
       try Unpacking.check(uri.actions, on: selection.items.count, name: uri.withoutActions.description)
-      return (selection, try await deliverOnce(selection, to: target, progress: progress))
+      let moved = try await deliverOnce(selection, to: try .folder(at: arrivals), progress: progress)
+      return Delivered(selection, moved)
     }
-    let paths = selection.items.map(\.arrival)
     let arrived = try await Unpacking(
       folder: arrivals, scratch: staging, name: uri.withoutActions.description, limits: limits
-    ).apply(uri.actions, to: paths, isLenient: selection.kind == .folder)
+    ).apply(uri.actions, to: delivered.paths, isLenient: delivered.isLenient)
     try await blocking { _ throws(TransferFailure) in
       // What comes from this machine or out of an archive has its mode.
       let isUnpacked = uri.actions.contains(.untar) || uri.actions.contains(.unzip)
@@ -60,9 +89,7 @@ extension Transfer {
       try createFolder(final)
       try merge(arrivals, into: final, replacing: replacing)
     }
-    return zip(selection.items, delivered).map { item, moved in
-      MovedFile(uri: selection.uri(of: item), bytes: moved.bytes, hash: moved.hash)
-    }
+    return delivered.moved
   }
 }
 

@@ -15,18 +15,24 @@ package actor Transfer {
   nonisolated let limits: UnpackLimits
   nonisolated let retry: RetryPolicy
   nonisolated let logger: Logger
+  nonisolated let archive: PublicArchive
+  /// Where programs beside rclone, and what they need, are looked up.
+  nonisolated let environment: [String: String]
   /// How many jobs rclone has at a time; within one, it works on several files.
   nonisolated let gate = Gate(width: 6)
 
   nonisolated var rclone: Rclone { Rclone(daemon: daemon) }
-  nonisolated var selector: Selector { Selector(rclone: rclone) }
+  nonisolated var selector: Selector { Selector(rclone: rclone, archive: archive) }
 
   /// `directory` is where rclone's socket and configuration live while it runs; it is made with mode 0700 if it
   /// does not exist. Nothing is started before the first transfer that needs it.
   package init(
     remotes: Remotes, directory: FilePath, logger: Logger, limits: UnpackLimits = .standard,
-    retry: RetryPolicy = .standard
+    retry: RetryPolicy = .standard, archive: PublicArchive = PublicArchive(),
+    environment: [String: String] = ProcessInfo.processInfo.environment
   ) {
+    self.archive = archive
+    self.environment = environment
     self.limits = limits
     self.retry = retry
     self.logger = logger
@@ -75,8 +81,9 @@ package actor Transfer {
     _ folder: FilePath, to uri: TransferURI, progress: (@Sendable (TransferProgress) -> Void)? = nil
   ) async throws(TransferFailure) -> [MovedFile] {
     let destination = uri.asFolder
-    guard destination.actions.isEmpty, !destination.hasPattern else {
-      throw TransferFailure(.input, "\(uri): an output is one folder, without * and actions")
+    guard destination.actions.isEmpty, !destination.hasPattern, !destination.isSourceOnly else {
+      throw TransferFailure(
+        .input, "\(uri): an output is one folder of this machine or a remote, without * and actions")
     }
     let content = try await blocking { interruption throws(TransferFailure) in
       try LocalFolder.read(folder, interruption)
@@ -105,7 +112,7 @@ package actor Transfer {
   /// a source, the web; on the store's own side where it can. Equal files at the destination are left as they are.
   ///
   /// A file goes under its own name into a destination that ends in `/` or is a folder of this machine, and to
-  /// exactly that name otherwise. With `dryRun` nothing is written: the answer is what would be.
+  /// exactly that name otherwise. What has actions, a public run and what comes by Aspera always goes into a folder. With `dryRun` nothing is written: the answer is what would be.
   package nonisolated func copy(
     _ source: String, to destination: String, dryRun: Bool = false,
     progress: (@Sendable (TransferProgress) -> Void)? = nil
@@ -113,9 +120,12 @@ package actor Transfer {
     let from = try TransferURI(parsing: source)
     let to = try TransferURI(parsing: destination)
     try check(from, to)
-    if !from.actions.isEmpty {
+    if !from.actions.isEmpty || from.isRun || from.isAspera {
       guard to.isLocal else {
-        throw TransferFailure(.input, "\(from): actions unpack files on this machine; copy to a local folder")
+        throw TransferFailure(
+          .input,
+          "\(from): \(from.actions.isEmpty ? "\(from.scheme):// brings files to" : "actions unpack files on") this machine; copy to a local folder"
+        )
       }
       guard !dryRun else { return try await preview(from, to: .folder(to.asFolder)) }
       return try await fetch(from, into: Selector.absolute(to.path), replacing: true, progress: progress)
@@ -160,7 +170,7 @@ package actor Transfer {
     guard !to.hasPattern else {
       throw TransferFailure(.input, "\(to): a destination cannot hold *")
     }
-    guard to.scheme != "http", to.scheme != "https" else {
+    guard !to.isSourceOnly else {
       throw TransferFailure(
         .input, "\(to): nothing can be stored over \(to.scheme); name a remote or a local path")
     }

@@ -39,6 +39,12 @@ struct TransferURITests {
       ("s3://b/x\ny", "one line"), ("s3://b/x\0y", "NUL"), ("s3://b/x|mv:.", "not a sub-folder"),
       ("://x", "not the name"), ("s3://b/x|rename:", "needs the new name"),
       ("s3://b/x|rename:a/b", "not a plain name"), ("s3://b/x|rename:..", "not a plain name"),
+      ("run+fastq://SRX000001", "not the accession"), ("run+fastq://SRR", "not the accession"),
+      ("fastq://SRR1/", "not the accession"),
+      ("run+fastq@ftp://SRR1", "@ena-ftp, @ena-aspera, @sra-aws, @only-read1"),
+      ("asp@ena-ftp://h/x", "knows no option @ena-ftp"), ("asp://u@/x", "needs a host"),
+      ("asp://h", "needs the path"), ("asp://h/", "needs the path"), ("asp://h/a/../b", "without .."),
+      ("fasp://h/*.gz", "knows no pattern"), ("asp://-oX/x", "begins with a letter"),
       ("s3://b/x|rename:.", "not a plain name"),
       ("s3://b/x|odd", "untar, unzip, gunzip, mv:FOLDER and rename:NAME"),
     ])
@@ -76,7 +82,27 @@ struct TransferURITests {
       try TransferURI(parsing: "ftp://me:hunter2@host/x|nope")
     }
     #expect(failure?.message.contains("hunter2") == false)
+    let other = #expect(throws: TransferFailure.self) {
+      try TransferURI(parsing: "fasp://me:hunter2@host/x|nope")
+    }
+    #expect(other?.message.contains("hunter2") == false)
     #expect(try TransferURI(parsing: "https://h/x?sig=abc").description == "https://h/x?…")
+  }
+
+  @Test("a public run has options, each once, and two names of its scheme")
+  func runs() throws {
+    let uri = try TransferURI(parsing: "fastq@sra-aws@only-read1@sra-aws://ERR12|gunzip")
+    #expect(uri.scheme == "run+fastq" && uri.path == "ERR12" && uri.isRun && uri.isWeb)
+    #expect(uri.options == [.sraAWS, .onlyRead1])
+    #expect(uri.description == "run+fastq@sra-aws@only-read1://ERR12|gunzip")
+    #expect(RunOption.methods(uri.options) == [.sraAWS])
+    #expect(RunOption.methods([.onlyRead1]) == [.enaFTP, .sraAWS])
+    try uri.checkRemote(known: [])
+    for text in ["run+fastq://ERR12", "asp://host/x"] {
+      #expect(throws: TransferFailure.self) { try TransferURI.parseOutput(text) }
+    }
+    #expect(
+      try TransferURI(parsing: "fasp://me:pw@host:33002/a?b").description == "asp://me:***@host:33002/a?b")
   }
 
   @Test("any text is either refused or read to the same again")

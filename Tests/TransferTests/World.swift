@@ -149,12 +149,14 @@ struct Store {
 /// A `Transfer` in its own folder, stopped at the end.
 func withTransfer<T: Sendable>(
   _ remotes: Remotes = Remotes([:]), limits: UnpackLimits = .standard, retry: RetryPolicy = .standard,
+  archive: PublicArchive = PublicArchive(),
+  environment: [String: String] = ProcessInfo.processInfo.environment,
   _ body: @Sendable (Transfer, FilePath) async throws -> T
 ) async throws -> T {
   let sandbox = try Sandbox()
   let transfer = Transfer(
     remotes: remotes, directory: sandbox.path.appending("rc"), logger: Logger(label: "test"), limits: limits,
-    retry: retry)
+    retry: retry, archive: archive, environment: environment)
   do {
     let value = try await body(transfer, sandbox.path)
     await transfer.stop()
@@ -164,6 +166,27 @@ func withTransfer<T: Sendable>(
     throw error
   }
 }
+
+/// Puts a script in the place of a program that is not to be had here, and gives an environment in which it is found.
+func standIn(
+  for program: String, _ script: String, in folder: FilePath, _ values: [String: String] = [:]
+) throws -> [String: String] {
+  let path = folder.appending("bin/\(program)")
+  try write("#!/bin/sh\n" + script, to: path)
+  chmodForTest(path, 0o755)
+  return values.merging(["PATH": "\(folder.appending("bin")):/usr/bin:/bin"]) { $1 }
+}
+
+/// What stands for Aspera's client: it takes from the folder `REMOTE`, and notes in `RECORD` how it was called.
+let ascpScript = """
+  for argument; do echo "$argument"; done >"$RECORD/arguments"
+  echo "$ASPERA_SCP_PASS" >"$RECORD/password"
+  while [ $# -gt 2 ]; do shift; done
+  path=${1#*:}
+  if [ -e "$REMOTE$path" ]; then exec cp -r "$REMOTE$path" "$2"; fi
+  echo "ascp: no such file or directory, $ASPERA_SCP_PASS" >&2
+  exit 1
+  """
 
 /// The failure that the body ends in.
 func failure(_ body: () async throws -> Void) async -> TransferFailure? {

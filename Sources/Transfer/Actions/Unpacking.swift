@@ -210,7 +210,7 @@ struct Unpacking: Sendable {
     _ program: String, _ archive: FilePath, _ shown: String,
     _ extraction: @escaping @Sendable () -> Extraction
   ) async throws(TransferFailure) {
-    guard let path = Self.find(program) else {
+    guard let path = findProgram(program, path: getenv("PATH").map { String(cString: $0) }) else {
       throw TransferFailure(
         .input,
         "\(shown) is compressed by \(program), which this machine does not have; install \(program == "xz" ? "xz-utils" : program) on it"
@@ -274,14 +274,6 @@ struct Unpacking: Sendable {
     } catch {
       return .failure(error)
     }
-  }
-
-  private static func find(_ program: String) -> FilePath? {
-    for folder in (getenv("PATH").map { String(cString: $0) } ?? "/usr/bin:/bin").split(separator: ":") {
-      let path = "\(folder)/\(program)"
-      if access(path, X_OK) == 0 { return FilePath(path) }
-    }
-    return nil
   }
 }
 
