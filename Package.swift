@@ -183,7 +183,7 @@ let package = Package(
         .product(name: "SystemPackage", package: "swift-system"),
       ],
       swiftSettings: settings),
-    .testTarget(name: "WorkerTests", dependencies: ["ScitqWorker"], swiftSettings: settings),
+    .testTarget(name: "WorkerTests", dependencies: ["ScitqWorker", "Transfer"], swiftSettings: settings),
     .testTarget(name: "ClientTests", dependencies: ["ScitqClient"], swiftSettings: settings),
     .testTarget(
       name: "EndToEndTests",

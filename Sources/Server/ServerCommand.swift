@@ -102,7 +102,7 @@ public struct ServerCommand: AsyncParsableCommand {
       remotes: Remotes(
         configuration.rclone.mapValues(\.settings), checksums: configuration.rclone.mapValues(\.checksums)),
       directory: directory.appending("transfer"),
-      logger: logger)
+      logger: logger, archive: configuration.publicArchive)
     let context = SessionContext(
       configuration: configuration, store: store, engine: engine, logs: logs, accounts: accounts,
       watch: watch,

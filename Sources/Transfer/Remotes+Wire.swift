@@ -12,3 +12,12 @@ extension Remotes {
     self.init(settings, checksums: checksums)
   }
 }
+
+extension PublicArchive {
+  /// As the server hands it out. Where it says nothing, the default.
+  package init(_ remotes: WireRemotes) {
+    self.init()
+    if !remotes.archiveReport.isEmpty { report = remotes.archiveReport }
+    if !remotes.archiveAws.isEmpty { aws = remotes.archiveAws }
+  }
+}

@@ -2,6 +2,7 @@ import Crypto
 import FoundationEssentials
 package import Logging
 import ScitqProtocol
+import Synchronization
 package import SystemPackage
 
 /// Moves files between this machine, the configured remotes and the web.
@@ -15,12 +16,13 @@ package actor Transfer {
   nonisolated let limits: UnpackLimits
   nonisolated let retry: RetryPolicy
   nonisolated let logger: Logger
-  nonisolated let archive: PublicArchive
+  private nonisolated let place: Mutex<PublicArchive>
   /// Where programs beside rclone, and what they need, are looked up.
   nonisolated let environment: [String: String]
   /// How many jobs rclone has at a time; within one, it works on several files.
   nonisolated let gate = Gate(width: 6)
 
+  nonisolated var archive: PublicArchive { place.withLock { $0 } }
   nonisolated var rclone: Rclone { Rclone(daemon: daemon) }
   nonisolated var selector: Selector { Selector(rclone: rclone, archive: archive) }
 
@@ -31,7 +33,7 @@ package actor Transfer {
     retry: RetryPolicy = .standard, archive: PublicArchive = PublicArchive(),
     environment: [String: String] = ProcessInfo.processInfo.environment
   ) {
-    self.archive = archive
+    place = Mutex(archive)
     self.environment = environment
     self.limits = limits
     self.retry = retry
@@ -39,8 +41,11 @@ package actor Transfer {
     daemon = RcloneDaemon(remotes: remotes, directory: directory, logger: logger)
   }
 
-  /// Uses other remotes from now on; transfers that are under way end with those they began with.
-  package func update(remotes: Remotes) async { await daemon.update(remotes: remotes) }
+  /// Uses other remotes, and another archive, from now on; transfers that are under way end with those they began with.
+  package func update(remotes: Remotes, archive: PublicArchive? = nil) async {
+    if let archive { place.withLock { $0 = archive } }
+    await daemon.update(remotes: remotes)
+  }
 
   /// Downloads what the URI chooses into `folder`, which is made if it does not exist, and applies the actions.
   ///

@@ -115,21 +115,21 @@ extension Client {
   /// The remotes that these URIs need; the server is asked only when one of them names a remote.
   fileprivate func remotes(
     for uris: [TransferURI], writingTo destination: TransferURI? = nil
-  ) async throws -> Remotes {
-    guard uris.contains(where: { !$0.isLocal && !$0.isWeb }) else { return Remotes([:]) }
+  ) async throws -> WireRemotes {
+    guard uris.contains(where: { !$0.isLocal && !$0.isWeb }) else { return WireRemotes() }
     let answer = try await connected { try await $0.call(.remotes, WireEmpty()) }
     for uri in uris { try uri.checkRemote(known: answer.remotes.map(\.name)) }
     if let destination, answer.remotes.contains(where: { $0.name == destination.scheme && $0.readOnly }) {
       throw Failure("\(destination): the remote \(destination.scheme) is read-only; name another")
     }
-    return Remotes(answer)
+    return answer
   }
 }
 
 /// Lends a `Transfer` out, and takes it down whatever happens, ^C included.
 private enum Moving {
   static func with<R: Sendable>(
-    _ remotes: Remotes, _ body: @escaping @Sendable (Transfer) async throws -> R
+    _ remotes: WireRemotes, _ body: @escaping @Sendable (Transfer) async throws -> R
   ) async throws -> R {
     let folder = FileManager.default.temporaryDirectory.appending(path: "scitq-\(UUID().uuidString)")
     try FileManager.default.createDirectory(
@@ -137,7 +137,9 @@ private enum Moving {
     defer { try? FileManager.default.removeItem(at: folder) }
     var logger = Logger(label: "scitq.file") { StreamLogHandler.standardError(label: $0) }
     logger.logLevel = .error
-    let transfer = Transfer(remotes: remotes, directory: FilePath(folder.path), logger: logger)
+    let transfer = Transfer(
+      remotes: Remotes(remotes), directory: FilePath(folder.path), logger: logger,
+      archive: PublicArchive(remotes))
     do {
       let result = try await Interruption.during { try await body(transfer) }
       await transfer.stop()

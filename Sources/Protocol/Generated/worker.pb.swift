@@ -429,6 +429,12 @@ public nonisolated struct WireRemotes: Sendable {
 
   public var remotes: [WireRemote] = []
 
+  /// where public runs are looked up
+  public var archiveReport: String = String()
+
+  /// and the folder of their objects
+  public var archiveAws: String = String()
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -1539,7 +1545,7 @@ nonisolated extension WireDiskStats: SwiftProtobuf.Message, SwiftProtobuf._Messa
 
 nonisolated extension WireRemotes: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Remotes"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}remotes\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}remotes\0\u{3}archive_report\0\u{3}archive_aws\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1548,6 +1554,8 @@ nonisolated extension WireRemotes: SwiftProtobuf.Message, SwiftProtobuf._Message
       // enabled. https://github.com/apple/swift-protobuf/issues/1034
       switch fieldNumber {
       case 1: try { try decoder.decodeRepeatedMessageField(value: &self.remotes) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.archiveReport) }()
+      case 3: try { try decoder.decodeSingularStringField(value: &self.archiveAws) }()
       default: break
       }
     }
@@ -1557,11 +1565,19 @@ nonisolated extension WireRemotes: SwiftProtobuf.Message, SwiftProtobuf._Message
     if !self.remotes.isEmpty {
       try visitor.visitRepeatedMessageField(value: self.remotes, fieldNumber: 1)
     }
+    if !self.archiveReport.isEmpty {
+      try visitor.visitSingularStringField(value: self.archiveReport, fieldNumber: 2)
+    }
+    if !self.archiveAws.isEmpty {
+      try visitor.visitSingularStringField(value: self.archiveAws, fieldNumber: 3)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: WireRemotes, rhs: WireRemotes) -> Bool {
     if lhs.remotes != rhs.remotes {return false}
+    if lhs.archiveReport != rhs.archiveReport {return false}
+    if lhs.archiveAws != rhs.archiveAws {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -101,6 +101,10 @@ extension Configuration {
     try limits.integer("max_connections", &result.limits.maxConnections, 1...1_000_000)
     try limits.finish()
 
+    let archive = try root.section("public_archive")
+    try archive.text("report", &result.publicArchive.report)
+    try archive.text("aws", &result.publicArchive.aws)
+
     result.rclone = try remotes(root.section("rclone"))
     try root.finish()
     return result

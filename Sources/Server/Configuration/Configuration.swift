@@ -1,4 +1,5 @@
 package import Logging
+package import Transfer
 
 /// What the operator sets, from `scitq.yaml`; every key has a default.
 package struct Configuration: Sendable, Equatable {
@@ -64,6 +65,8 @@ package struct Configuration: Sendable, Equatable {
   /// The remotes of rclone by name. Their settings hold secrets: they are given to workers and to users with the right
   /// to them, and are never logged.
   package var rclone: [String: Remote] = [:]
+  /// Where public sequencing runs are looked up.
+  package var publicArchive = PublicArchive()
 
   package init() {}
 }

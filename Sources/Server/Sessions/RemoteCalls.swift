@@ -25,6 +25,8 @@ struct RemoteCalls {
 
   private func list(_ isChosen: (Remote) -> Bool) -> WireRemotes {
     var remotes = WireRemotes()
+    remotes.archiveReport = context.configuration.publicArchive.report
+    remotes.archiveAws = context.configuration.publicArchive.aws
     remotes.remotes = context.configuration.rclone.sorted { $0.key < $1.key }.filter { isChosen($0.value) }
       .map {
         name, remote in

@@ -149,7 +149,7 @@ extension Agent {
     }
     let answer = try await link.call(.reconcile, request)
     let remotes = try await link.call(.workerRemotes, WireEmpty())
-    await setup.transfer.update(remotes: Remotes(remotes))
+    await setup.transfer.update(remotes: Remotes(remotes), archive: PublicArchive(remotes))
     for reference in answer.kill + answer.forget {
       if let attempt = attempts[AttemptID(reference)] { revoke(attempt, .kill) }
     }
