@@ -72,6 +72,32 @@ struct AsperaTests {
     }
   }
 
+  @Test("cancelling ends the client, and nothing arrives")
+  func cancel() async throws {
+    let sandbox = try Sandbox()
+    let root = sandbox.path
+    let environment = try standIn(
+      for: "ascp", #"echo $$ >"$RECORD/pid"; exec sleep 60"#, in: root, ["RECORD": root.string])
+    try await withTransfer(environment: environment) { transfer, folder in
+      let uri = try TransferURI(parsing: "asp://host/x")
+      let found = await withTaskGroup(of: TransferFailure?.self) { tasks in
+        tasks.addTask {
+          await failure { _ = try await transfer.fetch(uri, into: folder.appending("in")) }
+        }
+        let deadline = ContinuousClock.now + .seconds(20)
+        while fileStatus(root.appending("pid"))?.st_size ?? 0 == 0, ContinuousClock.now < deadline {
+          try? await Task.sleep(for: .milliseconds(10))
+        }
+        tasks.cancelAll()
+        return await tasks.next() ?? nil
+      }
+      #expect(found?.reason == .canceled, "\(String(describing: found))")
+      #expect(try namesIn(folder.appending("in")).isEmpty)
+      let pid = try #require(pid_t(try text(root.appending("pid")).filter(\.isNumber)))
+      #expect(kill(pid, 0) != 0 || isZombie(pid))
+    }
+  }
+
   @Test("without its client it is said what to install")
   func missing() async throws {
     for environment in [["PATH": "/nowhere"], ["SCITQ_ASCP": "/nowhere/ascp"]] {

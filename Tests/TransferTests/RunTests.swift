@@ -58,13 +58,12 @@ struct RunTests {
     let root = sandbox.path
     try await Self.archive(in: root)
     try await Store.serving(root, as: "http") { store in
-      try await Store.serving(root, as: "ftp") { ftp in
+      try await Store.serving(root, as: "anonymous") { ftp in
         let web = "http://127.0.0.1:\(store.port)/vol1/"
         let pair = try await Self.row(
           "ERR10", ["ERR10_1.fastq.gz", "ERR10_2.fastq.gz"], at: web, in: root.appending("vol1"))
         let single = try await Self.row(
-          "SRR11", ["SRR11.fastq.gz"], at: "ftp://u:p%25w@127.0.0.1:\(ftp.port)/vol1/",
-          in: root.appending("vol1"))
+          "SRR11", ["SRR11.fastq.gz"], at: "127.0.0.1:\(ftp.port)/vol1/", in: root.appending("vol1"))
         try write("[\(pair),\(single)]", to: root.appending("report"))
         try await withTransfer(retry: Self.quick, archive: Self.settings(store)) { transfer, folder in
           func fetch(_ uri: String, _ into: String) async throws -> [MovedFile] {

@@ -95,8 +95,8 @@ struct TransferURITests {
     #expect(uri.scheme == "run+fastq" && uri.path == "ERR12" && uri.isRun && uri.isWeb)
     #expect(uri.options == [.sraAWS, .onlyRead1])
     #expect(uri.description == "run+fastq@sra-aws@only-read1://ERR12|gunzip")
-    #expect(RunOption.methods(uri.options) == [.sraAWS])
-    #expect(RunOption.methods([.onlyRead1]) == [.enaFTP, .sraAWS])
+    #expect(RunMethod.chosen(by: uri.options) == [.sraAWS])
+    #expect(RunMethod.chosen(by: [.onlyRead1]) == [.enaFTP, .sraAWS])
     try uri.checkRemote(known: [])
     for text in ["run+fastq://ERR12", "asp://host/x"] {
       #expect(throws: TransferFailure.self) { try TransferURI.parseOutput(text) }

@@ -66,7 +66,7 @@ func tool(_ name: String, _ arguments: [String], in folder: FilePath) async thro
   return result.standardOutput
 }
 
-/// An S3, http or ftp server on a free port of this machine: rclone's own, over a folder.
+/// An S3, http or ftp server (`anonymous`: without a password) on a free port of this machine: rclone's own, over a folder.
 struct Store {
   let port: Int
   let root: FilePath
@@ -95,7 +95,8 @@ struct Store {
     let program = try RcloneProgram.locate(in: ProcessInfo.processInfo.environment)
     try FileManager.default.createDirectory(atPath: root.string, withIntermediateDirectories: true)
     var arguments = [
-      "serve", kind, root.string, "--addr", "127.0.0.1:\(store.port)", "--dir-cache-time", "1s",
+      "serve", kind == "anonymous" ? "ftp" : kind, root.string, "--addr", "127.0.0.1:\(store.port)",
+      "--dir-cache-time", "1s",
     ]
     switch kind {
     case "s3": arguments += ["--auth-key", "\(key),\(secret)"]

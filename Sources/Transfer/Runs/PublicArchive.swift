@@ -27,11 +27,17 @@ package enum RunOption: String, Sendable, Hashable, CaseIterable {
   case sraAWS = "sra-aws"
   /// Only the first reads of a paired run.
   case onlyRead1 = "only-read1"
+}
 
-  /// The ways to fetch a run among the options, the preferred one first; those that need nothing but this machine's
-  /// rclone and SRA's tools where none is named.
-  static func methods(_ options: [RunOption]) -> [RunOption] {
-    let chosen = options.filter { $0 != .onlyRead1 }
+/// A way to fetch a public run, by the option that asks for it.
+enum RunMethod: String, Sendable {
+  case enaFTP = "ena-ftp"
+  case enaAspera = "ena-aspera"
+  case sraAWS = "sra-aws"
+
+  /// The ways among the options, the preferred one first. Where none is named: those that need no key.
+  static func chosen(by options: [RunOption]) -> [RunMethod] {
+    let chosen = options.compactMap { RunMethod(rawValue: $0.rawValue) }
     return chosen.isEmpty ? [.enaFTP, .sraAWS] : chosen
   }
 }

@@ -114,7 +114,7 @@ extension Selector {
   /// The fastq files of the run, or its object in SRA where the archive has made none.
   func select(run uri: TransferURI) async throws(TransferFailure) -> Selection {
     let report = try await report(of: uri)
-    if report.files.isEmpty, RunOption.methods(uri.options).contains(.sraAWS) {
+    if report.files.isEmpty, RunMethod.chosen(by: uri.options).contains(.sraAWS) {
       return try object(of: uri, bytes: report.sraBytes, hash: report.sraHash)
     }
     return try files(of: uri, report)

@@ -20,8 +20,8 @@ extension Transfer {
     if !report.files.isEmpty {
       try Unpacking.check(uri.actions, on: report.files.count, name: uri.withoutActions.description)
     }
-    var failures: [(method: RunOption, failure: TransferFailure)] = []
-    for method in RunOption.methods(uri.options) {
+    var failures: [(method: RunMethod, failure: TransferFailure)] = []
+    for method in RunMethod.chosen(by: uri.options) {
       // What another way has left behind is not what this one brings.
       removeTree(arrivals)
       try createFolder(arrivals)
@@ -31,7 +31,7 @@ extension Transfer {
           return try await fetchByAspera(uri, report, through: staging, into: arrivals, progress: progress)
         case .sraAWS:
           return try await fetchObject(uri, through: staging, into: arrivals, progress: progress)
-        case .enaFTP, .onlyRead1:
+        case .enaFTP:
           let selection = try selector.files(of: uri, report)
           let moved = try await deliverOnce(selection, to: try .folder(at: arrivals), progress: progress)
           return Delivered(selection, moved)
