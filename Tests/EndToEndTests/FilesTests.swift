@@ -128,7 +128,7 @@ struct FilesTests {
       try await world.task(ids.lowerBound, reaches: "DROUS")
       await world.killObjectStore()
       // What is tested is a time: the store stays away this long.
-      try await Task.sleep(for: .seconds(8))
+      try await Task.sleep(for: .seconds(20))
       try await world.startObjectStore()
       for id in ids {
         try await world.succeeded(id, within: .seconds(120))
