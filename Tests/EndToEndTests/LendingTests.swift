@@ -22,25 +22,16 @@ struct LendingTests {
             lend_endpoint: \(cloud.endpoint)
         """
       try await World.server().configured(yaml).run { world in
-        let watching = Task {
-          var seen: Set<String> = []
-          while !Task.isCancelled {
-            seen.formUnion(world.rcloneSettings())
-            try? await Task.sleep(for: .milliseconds(2))
-          }
-          return seen
-        }
+        let (rclone, settings) = try world.tellingRclone()
         let file = world.folder.appending(path: "x")
         try Data("lent\n".utf8).write(to: file)
-        try await world.scitq("file", "copy", file.path, "cloud://bucket/x")
-        let listed = try await world.scitq("file", "list", "cloud://bucket/", "--quiet")
-        try #require(listed.text == "cloud://bucket/x")
-        watching.cancel()
-        let seen = await watching.value
-        try #require(!seen.isEmpty)
-        for text in seen {
-          #expect(text.contains("session_token = ") && !text.contains("long-lived"), "\(text)")
+        for arguments in [["copy", file.path, "cloud://bucket/x"], ["list", "cloud://bucket/", "--quiet"]] {
+          let output = try await world.call(["file"] + arguments, environment: ["SCITQ_RCLONE": rclone.path])
+          try #require(output.status == 0 && output.text.contains("cloud://bucket/x"), "\(output)")
         }
+        let seen = try String(contentsOf: settings, encoding: .utf8)
+        #expect(seen.contains("[cloud]") && seen.contains("session_token = "))
+        #expect(!seen.contains("long-lived"))
         await cloud.stop()
         let away = try await world.call(["file", "list", "cloud://bucket/"])
         #expect(away.status == 1 && away.err.contains("short-lived keys for the remote cloud"), "\(away)")
@@ -55,14 +46,18 @@ struct LendingTests {
 }
 
 extension World {
-  /// What is in the configurations that `scitq file` has made for rclone.
-  fileprivate nonisolated func rcloneSettings() -> [String] {
-    let temporary = folder.appending(path: "tmp")
-    let names = FileManager.default.enumerator(atPath: temporary.path)?.compactMap { $0 as? String } ?? []
-    return names.compactMap { name in
-      let text = try? String(contentsOf: temporary.appending(path: name), encoding: .utf8)
-      return text.flatMap { $0.contains("[cloud]") ? $0 : nil }
-    }
+  /// An rclone that notes its configuration first, and where.
+  fileprivate nonisolated func tellingRclone() throws -> (program: URL, settings: URL) {
+    let program = folder.appending(path: "rclone.sh")
+    let settings = folder.appending(path: "rclone.settings")
+    try """
+    #!/bin/sh
+    cat "$RCLONE_CONFIG" >> "\(settings.path)" 2>/dev/null
+    exec "\(Tools.rclone.path)" "$@"
+
+    """.write(to: program, atomically: true, encoding: .utf8)
+    try FileManager.default.setAttributes([.posixPermissions: 0o755], ofItemAtPath: program.path)
+    return (program, settings)
   }
 }
 

@@ -66,7 +66,7 @@ struct TransferTests {
     }
   }
 
-  @Test("what is missing, double or refused is said, at once and by class")
+  @Test("what is missing, double or refused is said, at once and by class", .timeLimit(.minutes(5)))
   func failures() async throws {
     let sandbox = try Sandbox()
     let root = sandbox.path
@@ -76,12 +76,13 @@ struct TransferTests {
       var wrong = store.remote
       wrong["secret_access_key"] = "not-the-secret-at-all"
       let remotes = Remotes(["s3": store.remote, "wrong": wrong])
-      try await withTransfer(remotes) { transfer, folder in
+      // Another try would take an hour.
+      let patient = RetryPolicy(tries: 2, first: .seconds(3600), longest: .seconds(3600))
+      try await withTransfer(remotes, retry: patient) { transfer, folder in
         func reason(_ uri: String) async throws -> TransferFailure? {
           let uri = try TransferURI(parsing: uri)
           return await failure { _ = try await transfer.fetch(uri, into: folder.appending("in")) }
         }
-        let clock = ContinuousClock.now
         for uri in [
           "s3://bkt/none", "s3://bkt/none/", "s3://bkt/r1/*.dat", "s3://nobucket/x", "s3://nobucket/*",
           "/no/such",
@@ -96,7 +97,6 @@ struct TransferTests {
         let denied = try await reason("wrong://bkt/r1/same.txt")
         #expect(denied?.reason == .denied, "\(String(describing: denied))")
         #expect(denied?.message.contains("not-the-secret") == false)
-        #expect(ContinuousClock.now - clock < .seconds(10))
         #expect(names(folder.appending("in")).isEmpty)
 
         // A name that is taken is not overwritten.
@@ -174,7 +174,6 @@ struct TransferTests {
         #expect(
           last.withLock { $0 }
             == TransferProgress(bytes: 40_000_000, totalBytes: 40_000_000, files: 2000, totalFiles: 2000))
-        #expect(ContinuousClock.now - started < .seconds(60))
       }
     }
   }
