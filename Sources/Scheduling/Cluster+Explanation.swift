@@ -29,7 +29,7 @@ extension Cluster {
     if entry.isPaused { return "it is paused and takes nothing; \(has)" }
     if entry.concurrency <= 0 { return "its concurrency is 0, so that nothing can run on it; \(has)" }
 
-    let served = entry.step.map { "of step \($0)" } ?? "without a step"
+    let served = entry.serves.step.map { "of step \($0)" } ?? "without a step"
     let pool = pools[record.pool]
     let queued = pool.shapes.filter { !shapes[$0].pending.isEmpty }
     if let first = queued.min(by: { shapes[$0].head.precedes(shapes[$1].head) }) {

@@ -183,16 +183,16 @@ extension Cluster {
       index = known
       retire(index)
       let pool = workers[index].pool
-      if workers[index].entry.step != worker.step {
+      if workers[index].entry.serves != worker.serves {
         pools[pool].workers -= 1
-        let new = acquirePool(worker.step)
+        let new = acquirePool(worker.serves.step)
         pools[new].workers += 1
         workers[index].pool = new
         releasePoolIfEmpty(pool)
       }
       workers[index].entry = worker
     } else {
-      let pool = acquirePool(worker.step)
+      let pool = acquirePool(worker.serves.step)
       pools[pool].workers += 1
       index = workers.insert(WorkerRecord(entry: worker, pool: pool))
       workerIndex[worker.id] = index
@@ -332,4 +332,20 @@ extension Cluster {
     tasks[slot].worker = nowhere
     tasks[slot].position = nowhere
   }
+}
+
+extension Serving {
+  var step: StepID? {
+    if case .step(let step) = self { step } else { nil }
+  }
+}
+
+extension Cluster {
+  package mutating func set(_ workflow: WorkflowEntry) {}
+  package mutating func removeWorkflow(_ id: WorkflowID) {}
+  package mutating func set(_ step: StepEntry) {}
+  package mutating func removeStep(_ id: StepID) {}
+  package mutating func set(_ user: UserEntry) {}
+  package mutating func hold(_ id: TaskID, _ isHeld: Bool) {}
+  package mutating func wishSuspend(_ id: TaskID, _ wish: Bool) {}
 }

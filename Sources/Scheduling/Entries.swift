@@ -40,9 +40,80 @@ package struct Needs: Hashable, Sendable {
   }
 }
 
+/// Whose tasks a worker may be given.
+package enum Serving: Hashable, Sendable {
+  /// Those without a step.
+  case loose
+  /// Those of one step.
+  case step(StepID)
+  /// Those of all steps of a workflow.
+  case workflow(WorkflowID)
+  case everything
+}
+
+/// A workflow, as the engine hands it in.
+package struct WorkflowEntry: Hashable, Sendable {
+  package var id: WorkflowID
+  /// Whose share its tasks are taken from, whoever submitted them.
+  package var owner: UserID
+  package var strategy: RunStrategy
+  /// Of its owner's share, in thousandths: twice as much has twice as many starts.
+  package var weightMilli: Int32
+  /// Nothing of it is assigned.
+  package var isHeld: Bool
+
+  package init(
+    id: WorkflowID, owner: UserID, strategy: RunStrategy = .batch, weightMilli: Int32 = 1000,
+    isHeld: Bool = false
+  ) {
+    self.id = id
+    self.owner = owner
+    self.strategy = strategy
+    self.weightMilli = weightMilli
+    self.isHeld = isHeld
+  }
+}
+
+/// A step of a workflow. Steps come in the order of their ids.
+package struct StepEntry: Hashable, Sendable {
+  package var id: StepID
+  package var workflow: WorkflowID
+  /// Nothing of it is assigned.
+  package var isHeld: Bool
+
+  package init(id: StepID, workflow: WorkflowID, isHeld: Bool = false) {
+    self.id = id
+    self.workflow = workflow
+    self.isHeld = isHeld
+  }
+}
+
+/// A user's share, and how much of the workers he may have at once.
+package struct UserEntry: Hashable, Sendable {
+  package var id: UserID
+  package var weightMilli: Int32
+  /// Tasks on workers that hold room; nil: no limit.
+  package var maximumRunning: Int32?
+  /// The sum of the cpu that those tasks state; nil: no limit.
+  package var maximumCPUMilli: Int64?
+
+  package init(
+    id: UserID, weightMilli: Int32 = 1000, maximumRunning: Int32? = nil, maximumCPUMilli: Int64? = nil
+  ) {
+    self.id = id
+    self.weightMilli = weightMilli
+    self.maximumRunning = maximumRunning
+    self.maximumCPUMilli = maximumCPUMilli
+  }
+}
+
 /// A task that can still move, as the engine hands it in and reads it back.
 package struct TaskEntry: Hashable, Sendable {
   package var id: TaskID
+  /// Whose share it is taken from, where it has no step.
+  package var owner: UserID
+  /// The job that it is part of.
+  package var job: TaskID?
   /// The step whose workers may take it; nil: workers without a step.
   package var step: StepID?
   package var status: TaskStatus
@@ -68,14 +139,27 @@ package struct TaskEntry: Hashable, Sendable {
   package var cancelsWithPrerequisite: Bool
   /// A person wants it ended. It is not assigned any more.
   package var cancelWished: Bool
+  /// A person wants it paused where it runs.
+  package var suspendWished: Bool
+  /// It is not assigned for now: a retry that is held back, or a task that is being debugged.
+  package var isHeld: Bool
+  /// The worker that holds what it reads. Under thread-wise it waits for room there while that worker may be given
+  /// anything, and goes to another that would otherwise stand idle.
+  package var prefer: WorkerID?
 
   package init(
-    id: TaskID, step: StepID? = nil, status: TaskStatus = .pending, priority: Int32 = 0,
-    weightMilli: Int32 = 1000, needs: Needs = Needs(), order: Int64, unmet: Int32 = 0,
+    id: TaskID, owner: UserID = 0, job: TaskID? = nil, step: StepID? = nil, status: TaskStatus = .pending,
+    priority: Int32 = 0, weightMilli: Int32 = 1000, needs: Needs = Needs(), order: Int64, unmet: Int32 = 0,
     worker: WorkerID? = nil, assignment: Int64 = 0, avoid: WorkerID? = nil, acceptFailure: Bool = false,
-    cancelsWithPrerequisite: Bool = false, cancelWished: Bool = false
+    cancelsWithPrerequisite: Bool = false, cancelWished: Bool = false, suspendWished: Bool = false,
+    isHeld: Bool = false, prefer: WorkerID? = nil
   ) {
     self.id = id
+    self.owner = owner
+    self.job = job
+    self.suspendWished = suspendWished
+    self.isHeld = isHeld
+    self.prefer = prefer
     self.step = step
     self.status = status
     self.priority = priority
@@ -98,8 +182,8 @@ package struct TaskEntry: Hashable, Sendable {
 /// A worker, as the engine hands it in.
 package struct WorkerEntry: Hashable, Sendable {
   package var id: WorkerID
-  /// The one step it serves; nil: tasks without a step.
-  package var step: StepID?
+  /// Whose tasks it may be given.
+  package var serves: Serving
   /// How many slots run at once.
   package var concurrency: Int32
   /// How many more are staged meanwhile.
@@ -116,11 +200,11 @@ package struct WorkerEntry: Hashable, Sendable {
   package var reducedRoom: Int32
 
   package init(
-    id: WorkerID, step: StepID? = nil, concurrency: Int32 = 1, prefetch: Int32 = 0, capacity: Needs,
+    id: WorkerID, serves: Serving = .loose, concurrency: Int32 = 1, prefetch: Int32 = 0, capacity: Needs,
     isConnected: Bool = true, isDraining: Bool = false, isPaused: Bool = false, reducedRoom: Int32 = 0
   ) {
     self.id = id
-    self.step = step
+    self.serves = serves
     self.concurrency = concurrency
     self.prefetch = prefetch
     self.capacity = capacity

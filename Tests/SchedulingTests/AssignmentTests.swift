@@ -114,7 +114,7 @@ struct AssignmentTests {
   @Test("a worker serves one step, and one without a step serves tasks without")
   func steps() {
     var cluster = Cluster()
-    cluster.set(WorkerEntry(id: 1, step: 4, capacity: host))
+    cluster.set(WorkerEntry(id: 1, serves: .step(4), capacity: host))
     cluster.set(WorkerEntry(id: 2, capacity: host))
     cluster.submit(1)
     cluster.submit(2)

@@ -100,7 +100,7 @@ struct History {
     case 2: worker.isPaused.toggle()
     case 3: worker.reducedRoom = Int32.random(in: 0...3, using: &dice)
     case 4: worker.concurrency = Int32.random(in: 0...4, using: &dice)
-    case 5: worker.step = dice.pick([nil, 1, 2]) ?? nil
+    case 5: worker.serves = dice.pick([.loose, .step(1), .step(2)]) ?? .loose
     case 6: worker.capacity.memoryMiB = 16384
     default: (worker.isConnected, worker.isDraining, worker.isPaused) = (true, false, false)
     }
@@ -113,7 +113,7 @@ struct History {
       diskMiB: dice.pick([100, 1000, 1000]) ?? 0, gpu: dice.pick([0, 0, 2]) ?? 0)
     set(
       WorkerEntry(
-        id: WorkerID(nextWorker), step: dice.pick([nil, nil, nil, 1, 2]) ?? nil,
+        id: WorkerID(nextWorker), serves: dice.pick([.loose, .loose, .loose, .step(1), .step(2)]) ?? .loose,
         concurrency: Int32.random(in: 1...4, using: &dice), prefetch: Int32.random(in: 0...2, using: &dice),
         capacity: capacity))
     nextWorker += 1
@@ -158,7 +158,7 @@ struct History {
 
   private func checkExplanation(_ task: TaskEntry) throws {
     let connected = model.workers.values.filter(\.isConnected)
-    let serving = connected.filter { $0.step == task.step }
+    let serving = connected.filter { $0.serves == (task.step.map(Serving.step) ?? .loose) }
     let taking = serving.filter { !$0.isDraining && !$0.isPaused }
     let eligible = model.eligible(task)
     let place = 1 + (model.queue.filter { $0.step == task.step }.firstIndex { $0.id == task.id } ?? -1)

@@ -53,7 +53,7 @@ struct TaskCommand: AsyncParsableCommand {
         request.hasRetry_p = true
       }
       let asked = request
-      let new = try await client.connected { try await $0.call(.retryTask, asked) }.id
+      let new = try await client.connected { try await $0.call(.retryTask, asked) }.firstID
       try client.put(
         text: "task \(id) retried as task \(new)\n",
         json: .object([.init("id", .integer(new)), .init("previous_task_id", .integer(id))]),
@@ -77,7 +77,13 @@ struct TaskCommand: AsyncParsableCommand {
         for id in ids {
           // One that has ended already is no reason to let the others run on.
           do {
-            let task = try await session.call(.cancelTask, .with { $0.id = id })
+            let task = try await session.call(
+              .actOnTask,
+              .with {
+                $0.id = id
+                $0.verb = .cancel
+              }
+            ).task
             let done = task.status == TaskStatus.canceled.rawValue
             try client.put(
               text: done ? "task \(id) canceled\n" : "task \(id) is being canceled\n",

@@ -31,6 +31,9 @@ public nonisolated struct WireLogin: Sendable {
 
   public var password: String = String()
 
+  /// of the token; zero, or more than the server's own: the server's own
+  public var lifetimeMs: Int64 = 0
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -75,6 +78,9 @@ public nonisolated struct WireCreateUser: Sendable {
 
   public var admin: Bool = false
 
+  /// empty: user, or admin where that is set
+  public var role: String = String()
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -114,6 +120,42 @@ public nonisolated struct WireUpdateUser: Sendable {
   /// Clears the value of `admin`. Subsequent reads from it will return its default value.
   public mutating func clearAdmin() {self._admin = nil}
 
+  public var role: String {
+    get {_role ?? String()}
+    set {_role = newValue}
+  }
+  /// Returns true if `role` has been explicitly set.
+  public var hasRole: Bool {self._role != nil}
+  /// Clears the value of `role`. Subsequent reads from it will return its default value.
+  public mutating func clearRole() {self._role = nil}
+
+  public var weight: Double {
+    get {_weight ?? 0}
+    set {_weight = newValue}
+  }
+  /// Returns true if `weight` has been explicitly set.
+  public var hasWeight: Bool {self._weight != nil}
+  /// Clears the value of `weight`. Subsequent reads from it will return its default value.
+  public mutating func clearWeight() {self._weight = nil}
+
+  public var maximumRunning: UInt32 {
+    get {_maximumRunning ?? 0}
+    set {_maximumRunning = newValue}
+  }
+  /// Returns true if `maximumRunning` has been explicitly set.
+  public var hasMaximumRunning: Bool {self._maximumRunning != nil}
+  /// Clears the value of `maximumRunning`. Subsequent reads from it will return its default value.
+  public mutating func clearMaximumRunning() {self._maximumRunning = nil}
+
+  public var maximumCpu: Double {
+    get {_maximumCpu ?? 0}
+    set {_maximumCpu = newValue}
+  }
+  /// Returns true if `maximumCpu` has been explicitly set.
+  public var hasMaximumCpu: Bool {self._maximumCpu != nil}
+  /// Clears the value of `maximumCpu`. Subsequent reads from it will return its default value.
+  public mutating func clearMaximumCpu() {self._maximumCpu = nil}
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -121,6 +163,10 @@ public nonisolated struct WireUpdateUser: Sendable {
   fileprivate var _username: String? = nil
   fileprivate var _email: String? = nil
   fileprivate var _admin: Bool? = nil
+  fileprivate var _role: String? = nil
+  fileprivate var _weight: Double? = nil
+  fileprivate var _maximumRunning: UInt32? = nil
+  fileprivate var _maximumCpu: Double? = nil
 }
 
 public nonisolated struct WireUserId: Sendable {
@@ -163,20 +209,6 @@ public nonisolated struct WireCertificate: Sendable {
   public init() {}
 }
 
-public nonisolated struct WireStatusCount: Sendable {
-  // SwiftProtobuf.Message conformance is added in an extension below. See the
-  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
-  // methods supported on all messages.
-
-  public var status: String = String()
-
-  public var count: Int64 = 0
-
-  public var unknownFields = SwiftProtobuf.UnknownStorage()
-
-  public init() {}
-}
-
 public nonisolated struct WireServerStatus: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -207,13 +239,74 @@ public nonisolated struct WireServerStatus: Sendable {
   public init() {}
 }
 
+/// Everything that happened, in its order. Answered by a stream (Event), which ends at the newest unless `follow`.
+public nonisolated struct WireReadEvents: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// events with a greater sequence number
+  public var since: Int64 = 0
+
+  public var follow: Bool = false
+
+  /// task, job, step, workflow, worker, user; empty: all
+  public var object: String = String()
+
+  /// of the object; zero: all
+  public var id: Int64 = 0
+
+  /// letters or words, as in Event.to; empty: all
+  public var kinds: [String] = []
+
+  /// only so many of the newest; zero: all since
+  public var last: UInt32 = 0
+
+  /// of its tasks, steps and itself
+  public var workflowID: Int64 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct WireEvent: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var sequence: Int64 = 0
+
+  public var at: Int64 = 0
+
+  public var object: String = String()
+
+  public var firstID: Int64 = 0
+
+  public var lastID: Int64 = 0
+
+  public var from: String = String()
+
+  public var to: String = String()
+
+  public var workerID: Int64 = 0
+
+  public var user: String = String()
+
+  public var reason: String = String()
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
 // MARK: - Code below here is support for the SwiftProtobuf runtime.
 
 fileprivate nonisolated let _protobuf_package = "scitq.v1"
 
 nonisolated extension WireLogin: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Login"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}username\0\u{1}password\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}username\0\u{1}password\0\u{3}lifetime_ms\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -223,6 +316,7 @@ nonisolated extension WireLogin: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularStringField(value: &self.username) }()
       case 2: try { try decoder.decodeSingularStringField(value: &self.password) }()
+      case 3: try { try decoder.decodeSingularInt64Field(value: &self.lifetimeMs) }()
       default: break
       }
     }
@@ -235,12 +329,16 @@ nonisolated extension WireLogin: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
     if !self.password.isEmpty {
       try visitor.visitSingularStringField(value: self.password, fieldNumber: 2)
     }
+    if self.lifetimeMs != 0 {
+      try visitor.visitSingularInt64Field(value: self.lifetimeMs, fieldNumber: 3)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: WireLogin, rhs: WireLogin) -> Bool {
     if lhs.username != rhs.username {return false}
     if lhs.password != rhs.password {return false}
+    if lhs.lifetimeMs != rhs.lifetimeMs {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -313,7 +411,7 @@ nonisolated extension WireUserList: SwiftProtobuf.Message, SwiftProtobuf._Messag
 
 nonisolated extension WireCreateUser: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".CreateUser"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}username\0\u{1}email\0\u{1}password\0\u{1}admin\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}username\0\u{1}email\0\u{1}password\0\u{1}admin\0\u{1}role\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -325,6 +423,7 @@ nonisolated extension WireCreateUser: SwiftProtobuf.Message, SwiftProtobuf._Mess
       case 2: try { try decoder.decodeSingularStringField(value: &self.email) }()
       case 3: try { try decoder.decodeSingularStringField(value: &self.password) }()
       case 4: try { try decoder.decodeSingularBoolField(value: &self.admin) }()
+      case 5: try { try decoder.decodeSingularStringField(value: &self.role) }()
       default: break
       }
     }
@@ -343,6 +442,9 @@ nonisolated extension WireCreateUser: SwiftProtobuf.Message, SwiftProtobuf._Mess
     if self.admin != false {
       try visitor.visitSingularBoolField(value: self.admin, fieldNumber: 4)
     }
+    if !self.role.isEmpty {
+      try visitor.visitSingularStringField(value: self.role, fieldNumber: 5)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -351,6 +453,7 @@ nonisolated extension WireCreateUser: SwiftProtobuf.Message, SwiftProtobuf._Mess
     if lhs.email != rhs.email {return false}
     if lhs.password != rhs.password {return false}
     if lhs.admin != rhs.admin {return false}
+    if lhs.role != rhs.role {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -358,7 +461,7 @@ nonisolated extension WireCreateUser: SwiftProtobuf.Message, SwiftProtobuf._Mess
 
 nonisolated extension WireUpdateUser: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".UpdateUser"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}username\0\u{1}email\0\u{1}admin\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}username\0\u{1}email\0\u{1}admin\0\u{1}role\0\u{1}weight\0\u{3}maximum_running\0\u{3}maximum_cpu\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -370,6 +473,10 @@ nonisolated extension WireUpdateUser: SwiftProtobuf.Message, SwiftProtobuf._Mess
       case 2: try { try decoder.decodeSingularStringField(value: &self._username) }()
       case 3: try { try decoder.decodeSingularStringField(value: &self._email) }()
       case 4: try { try decoder.decodeSingularBoolField(value: &self._admin) }()
+      case 5: try { try decoder.decodeSingularStringField(value: &self._role) }()
+      case 6: try { try decoder.decodeSingularDoubleField(value: &self._weight) }()
+      case 7: try { try decoder.decodeSingularUInt32Field(value: &self._maximumRunning) }()
+      case 8: try { try decoder.decodeSingularDoubleField(value: &self._maximumCpu) }()
       default: break
       }
     }
@@ -392,6 +499,18 @@ nonisolated extension WireUpdateUser: SwiftProtobuf.Message, SwiftProtobuf._Mess
     try { if let v = self._admin {
       try visitor.visitSingularBoolField(value: v, fieldNumber: 4)
     } }()
+    try { if let v = self._role {
+      try visitor.visitSingularStringField(value: v, fieldNumber: 5)
+    } }()
+    try { if let v = self._weight {
+      try visitor.visitSingularDoubleField(value: v, fieldNumber: 6)
+    } }()
+    try { if let v = self._maximumRunning {
+      try visitor.visitSingularUInt32Field(value: v, fieldNumber: 7)
+    } }()
+    try { if let v = self._maximumCpu {
+      try visitor.visitSingularDoubleField(value: v, fieldNumber: 8)
+    } }()
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -400,6 +519,10 @@ nonisolated extension WireUpdateUser: SwiftProtobuf.Message, SwiftProtobuf._Mess
     if lhs._username != rhs._username {return false}
     if lhs._email != rhs._email {return false}
     if lhs._admin != rhs._admin {return false}
+    if lhs._role != rhs._role {return false}
+    if lhs._weight != rhs._weight {return false}
+    if lhs._maximumRunning != rhs._maximumRunning {return false}
+    if lhs._maximumCpu != rhs._maximumCpu {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -505,41 +628,6 @@ nonisolated extension WireCertificate: SwiftProtobuf.Message, SwiftProtobuf._Mes
   }
 }
 
-nonisolated extension WireStatusCount: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  public static let protoMessageName: String = _protobuf_package + ".StatusCount"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}status\0\u{1}count\0")
-
-  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularStringField(value: &self.status) }()
-      case 2: try { try decoder.decodeSingularInt64Field(value: &self.count) }()
-      default: break
-      }
-    }
-  }
-
-  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    if !self.status.isEmpty {
-      try visitor.visitSingularStringField(value: self.status, fieldNumber: 1)
-    }
-    if self.count != 0 {
-      try visitor.visitSingularInt64Field(value: self.count, fieldNumber: 2)
-    }
-    try unknownFields.traverse(visitor: &visitor)
-  }
-
-  public static func ==(lhs: WireStatusCount, rhs: WireStatusCount) -> Bool {
-    if lhs.status != rhs.status {return false}
-    if lhs.count != rhs.count {return false}
-    if lhs.unknownFields != rhs.unknownFields {return false}
-    return true
-  }
-}
-
 nonisolated extension WireServerStatus: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".ServerStatus"
   public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}software\0\u{3}started_at\0\u{1}tasks\0\u{3}workers_connected\0\u{3}workers_known\0\u{1}slots\0\u{3}slots_used\0\u{3}database_bytes\0\u{3}disk_free_bytes\0\u{1}warnings\0")
@@ -610,6 +698,141 @@ nonisolated extension WireServerStatus: SwiftProtobuf.Message, SwiftProtobuf._Me
     if lhs.databaseBytes != rhs.databaseBytes {return false}
     if lhs.diskFreeBytes != rhs.diskFreeBytes {return false}
     if lhs.warnings != rhs.warnings {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireReadEvents: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".ReadEvents"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}since\0\u{1}follow\0\u{1}object\0\u{1}id\0\u{1}kinds\0\u{1}last\0\u{3}workflow_id\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularInt64Field(value: &self.since) }()
+      case 2: try { try decoder.decodeSingularBoolField(value: &self.follow) }()
+      case 3: try { try decoder.decodeSingularStringField(value: &self.object) }()
+      case 4: try { try decoder.decodeSingularInt64Field(value: &self.id) }()
+      case 5: try { try decoder.decodeRepeatedStringField(value: &self.kinds) }()
+      case 6: try { try decoder.decodeSingularUInt32Field(value: &self.last) }()
+      case 7: try { try decoder.decodeSingularInt64Field(value: &self.workflowID) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.since != 0 {
+      try visitor.visitSingularInt64Field(value: self.since, fieldNumber: 1)
+    }
+    if self.follow != false {
+      try visitor.visitSingularBoolField(value: self.follow, fieldNumber: 2)
+    }
+    if !self.object.isEmpty {
+      try visitor.visitSingularStringField(value: self.object, fieldNumber: 3)
+    }
+    if self.id != 0 {
+      try visitor.visitSingularInt64Field(value: self.id, fieldNumber: 4)
+    }
+    if !self.kinds.isEmpty {
+      try visitor.visitRepeatedStringField(value: self.kinds, fieldNumber: 5)
+    }
+    if self.last != 0 {
+      try visitor.visitSingularUInt32Field(value: self.last, fieldNumber: 6)
+    }
+    if self.workflowID != 0 {
+      try visitor.visitSingularInt64Field(value: self.workflowID, fieldNumber: 7)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireReadEvents, rhs: WireReadEvents) -> Bool {
+    if lhs.since != rhs.since {return false}
+    if lhs.follow != rhs.follow {return false}
+    if lhs.object != rhs.object {return false}
+    if lhs.id != rhs.id {return false}
+    if lhs.kinds != rhs.kinds {return false}
+    if lhs.last != rhs.last {return false}
+    if lhs.workflowID != rhs.workflowID {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireEvent: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".Event"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}sequence\0\u{1}at\0\u{1}object\0\u{3}first_id\0\u{3}last_id\0\u{1}from\0\u{1}to\0\u{3}worker_id\0\u{1}user\0\u{1}reason\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularInt64Field(value: &self.sequence) }()
+      case 2: try { try decoder.decodeSingularInt64Field(value: &self.at) }()
+      case 3: try { try decoder.decodeSingularStringField(value: &self.object) }()
+      case 4: try { try decoder.decodeSingularInt64Field(value: &self.firstID) }()
+      case 5: try { try decoder.decodeSingularInt64Field(value: &self.lastID) }()
+      case 6: try { try decoder.decodeSingularStringField(value: &self.from) }()
+      case 7: try { try decoder.decodeSingularStringField(value: &self.to) }()
+      case 8: try { try decoder.decodeSingularInt64Field(value: &self.workerID) }()
+      case 9: try { try decoder.decodeSingularStringField(value: &self.user) }()
+      case 10: try { try decoder.decodeSingularStringField(value: &self.reason) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.sequence != 0 {
+      try visitor.visitSingularInt64Field(value: self.sequence, fieldNumber: 1)
+    }
+    if self.at != 0 {
+      try visitor.visitSingularInt64Field(value: self.at, fieldNumber: 2)
+    }
+    if !self.object.isEmpty {
+      try visitor.visitSingularStringField(value: self.object, fieldNumber: 3)
+    }
+    if self.firstID != 0 {
+      try visitor.visitSingularInt64Field(value: self.firstID, fieldNumber: 4)
+    }
+    if self.lastID != 0 {
+      try visitor.visitSingularInt64Field(value: self.lastID, fieldNumber: 5)
+    }
+    if !self.from.isEmpty {
+      try visitor.visitSingularStringField(value: self.from, fieldNumber: 6)
+    }
+    if !self.to.isEmpty {
+      try visitor.visitSingularStringField(value: self.to, fieldNumber: 7)
+    }
+    if self.workerID != 0 {
+      try visitor.visitSingularInt64Field(value: self.workerID, fieldNumber: 8)
+    }
+    if !self.user.isEmpty {
+      try visitor.visitSingularStringField(value: self.user, fieldNumber: 9)
+    }
+    if !self.reason.isEmpty {
+      try visitor.visitSingularStringField(value: self.reason, fieldNumber: 10)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireEvent, rhs: WireEvent) -> Bool {
+    if lhs.sequence != rhs.sequence {return false}
+    if lhs.at != rhs.at {return false}
+    if lhs.object != rhs.object {return false}
+    if lhs.firstID != rhs.firstID {return false}
+    if lhs.lastID != rhs.lastID {return false}
+    if lhs.from != rhs.from {return false}
+    if lhs.to != rhs.to {return false}
+    if lhs.workerID != rhs.workerID {return false}
+    if lhs.user != rhs.user {return false}
+    if lhs.reason != rhs.reason {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -338,6 +338,18 @@ public nonisolated struct WireUserView: Sendable {
 
   public var createdAt: Int64 = 0
 
+  /// admin, user or read-only
+  public var role: String = String()
+
+  /// of the shares of users; 1 unless set
+  public var weight: Double = 0
+
+  /// tasks on workers at once; zero: no limit
+  public var maximumRunning: UInt32 = 0
+
+  /// the sum of what they state; zero: no limit
+  public var maximumCpu: Double = 0
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -796,7 +808,7 @@ nonisolated extension WireWelcome: SwiftProtobuf.Message, SwiftProtobuf._Message
 
 nonisolated extension WireUserView: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".UserView"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}username\0\u{1}email\0\u{1}admin\0\u{3}created_at\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}username\0\u{1}email\0\u{1}admin\0\u{3}created_at\0\u{1}role\0\u{1}weight\0\u{3}maximum_running\0\u{3}maximum_cpu\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -809,6 +821,10 @@ nonisolated extension WireUserView: SwiftProtobuf.Message, SwiftProtobuf._Messag
       case 3: try { try decoder.decodeSingularStringField(value: &self.email) }()
       case 4: try { try decoder.decodeSingularBoolField(value: &self.admin) }()
       case 5: try { try decoder.decodeSingularInt64Field(value: &self.createdAt) }()
+      case 6: try { try decoder.decodeSingularStringField(value: &self.role) }()
+      case 7: try { try decoder.decodeSingularDoubleField(value: &self.weight) }()
+      case 8: try { try decoder.decodeSingularUInt32Field(value: &self.maximumRunning) }()
+      case 9: try { try decoder.decodeSingularDoubleField(value: &self.maximumCpu) }()
       default: break
       }
     }
@@ -830,6 +846,18 @@ nonisolated extension WireUserView: SwiftProtobuf.Message, SwiftProtobuf._Messag
     if self.createdAt != 0 {
       try visitor.visitSingularInt64Field(value: self.createdAt, fieldNumber: 5)
     }
+    if !self.role.isEmpty {
+      try visitor.visitSingularStringField(value: self.role, fieldNumber: 6)
+    }
+    if self.weight.bitPattern != 0 {
+      try visitor.visitSingularDoubleField(value: self.weight, fieldNumber: 7)
+    }
+    if self.maximumRunning != 0 {
+      try visitor.visitSingularUInt32Field(value: self.maximumRunning, fieldNumber: 8)
+    }
+    if self.maximumCpu.bitPattern != 0 {
+      try visitor.visitSingularDoubleField(value: self.maximumCpu, fieldNumber: 9)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -839,6 +867,10 @@ nonisolated extension WireUserView: SwiftProtobuf.Message, SwiftProtobuf._Messag
     if lhs.email != rhs.email {return false}
     if lhs.admin != rhs.admin {return false}
     if lhs.createdAt != rhs.createdAt {return false}
+    if lhs.role != rhs.role {return false}
+    if lhs.weight != rhs.weight {return false}
+    if lhs.maximumRunning != rhs.maximumRunning {return false}
+    if lhs.maximumCpu != rhs.maximumCpu {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -99,6 +99,64 @@ public nonisolated enum WireOnDependencyFailure: SwiftProtobuf.Enum, Swift.CaseI
 
 }
 
+public nonisolated enum WireTaskVerb: SwiftProtobuf.Enum, Swift.CaseIterable {
+  public typealias RawValue = Int
+  case unspecified // = 0
+  case cancel // = 1
+
+  /// cancel without grace
+  case kill // = 2
+  case suspend // = 3
+  case resume // = 4
+
+  /// in a workflow that is being debugged
+  case runNow // = 5
+  case delete // = 6
+  case UNRECOGNIZED(Int)
+
+  public init() {
+    self = .unspecified
+  }
+
+  public init?(rawValue: Int) {
+    switch rawValue {
+    case 0: self = .unspecified
+    case 1: self = .cancel
+    case 2: self = .kill
+    case 3: self = .suspend
+    case 4: self = .resume
+    case 5: self = .runNow
+    case 6: self = .delete
+    default: self = .UNRECOGNIZED(rawValue)
+    }
+  }
+
+  public var rawValue: Int {
+    switch self {
+    case .unspecified: return 0
+    case .cancel: return 1
+    case .kill: return 2
+    case .suspend: return 3
+    case .resume: return 4
+    case .runNow: return 5
+    case .delete: return 6
+    case .UNRECOGNIZED(let i): return i
+    }
+  }
+
+  // The compiler won't synthesize support with the UNRECOGNIZED case.
+  public static let allCases: [WireTaskVerb] = [
+    .unspecified,
+    .cancel,
+    .kill,
+    .suspend,
+    .resume,
+    .runNow,
+    .delete,
+  ]
+
+}
+
 public nonisolated enum WireLogStream: SwiftProtobuf.Enum, Swift.CaseIterable {
   public typealias RawValue = Int
   case unspecified // = 0
@@ -245,11 +303,98 @@ public nonisolated struct WireTaskSpec: @unchecked Sendable {
     set {_uniqueStorage()._skipIfExists = newValue}
   }
 
+  /// the longest that it may be ready without being run
+  public var queueTimeoutMs: Int64 {
+    get {_storage._queueTimeoutMs}
+    set {_uniqueStorage()._queueTimeoutMs = newValue}
+  }
+
+  /// the first that matches a failure decides
+  public var retryRules: [WireRetryRule] {
+    get {_storage._retryRules}
+    set {_uniqueStorage()._retryRules = newValue}
+  }
+
+  /// before the first retry; twice as long before each further one
+  public var retryDelayMs: Int64 {
+    get {_storage._retryDelayMs}
+    set {_uniqueStorage()._retryDelayMs = newValue}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
 
   fileprivate var _storage = _StorageClass.defaultInstance
+}
+
+/// What is done about a failure.
+public nonisolated struct WireRetryRule: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var match: WireRetryRule.OneOf_Match? = nil
+
+  public var exit: WireExitCodes {
+    get {
+      if case .exit(let v)? = match {return v}
+      return WireExitCodes()
+    }
+    set {match = .exit(newValue)}
+  }
+
+  /// a stable word, as in Task.reason
+  public var reason: String {
+    get {
+      if case .reason(let v)? = match {return v}
+      return String()
+    }
+    set {match = .reason(newValue)}
+  }
+
+  public var any: Bool {
+    get {
+      if case .any(let v)? = match {return v}
+      return false
+    }
+    set {match = .any(newValue)}
+  }
+
+  /// no retry; else one, while the budget lasts
+  public var stop: Bool = false
+
+  /// of what the attempt had; zero: 1
+  public var memoryFactor: Double = 0
+
+  /// zero: as the spec says
+  public var delayMs: Int64 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public nonisolated enum OneOf_Match: Equatable, Sendable {
+    case exit(WireExitCodes)
+    /// a stable word, as in Task.reason
+    case reason(String)
+    case any(Bool)
+
+  }
+
+  public init() {}
+}
+
+public nonisolated struct WireExitCodes: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var first: Int32 = 0
+
+  public var last: Int32 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
 }
 
 public nonisolated struct WireNewTask: Sendable {
@@ -283,6 +428,9 @@ public nonisolated struct WireNewTask: Sendable {
 
   public var onDependencyFailure: WireOnDependencyFailure = .wait
 
+  /// jobs of the same size: the task with index i waits for theirs with index i
+  public var eachOf: [Int64] = []
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -290,22 +438,96 @@ public nonisolated struct WireNewTask: Sendable {
   fileprivate var _spec: WireTaskSpec? = nil
 }
 
-/// One request frame; when `more` is set it is followed by chunk frames, each a TaskBatch, and an end frame.
-/// All of it is accepted, or none.
-public nonisolated struct WireCreateTasks: Sendable {
+/// Tasks that are submitted as one, share one spec and know their index. In command, inputs, output and publish
+/// `{column}` stands for the task's own value.
+public nonisolated struct WireNewJob: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  public var idempotencyKey: String = String()
+  public var task: WireNewTask {
+    get {_task ?? WireNewTask()}
+    set {_task = newValue}
+  }
+  /// Returns true if `task` has been explicitly set.
+  public var hasTask: Bool {self._task != nil}
+  /// Clears the value of `task`. Subsequent reads from it will return its default value.
+  public mutating func clearTask() {self._task = nil}
 
-  public var tasks: [WireNewTask] = []
+  public var firstIndex: Int64 = 0
 
-  public var more: Bool = false
+  /// zero: 1
+  public var stride: Int64 = 0
+
+  /// without columns; with them as many tasks as rows follow
+  public var size: Int64 = 0
+
+  public var columns: [String] = []
+
+  /// each waits for the one before it
+  public var sequential: Bool = false
+
+  /// a row's inputs replace those of the spec; each task's output is a folder of its own below
+  public var split: Bool = false
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
+
+  fileprivate var _task: WireNewTask? = nil
+}
+
+public nonisolated struct WireJobRow: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var values: [String] = []
+
+  public var inputs: [String] = []
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// One request frame; when `more` is set it is followed by chunk frames, each a TaskBatch, and an end frame.
+/// All of it is accepted, or none.
+public nonisolated struct WireCreateTasks: @unchecked Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var idempotencyKey: String {
+    get {_storage._idempotencyKey}
+    set {_uniqueStorage()._idempotencyKey = newValue}
+  }
+
+  public var tasks: [WireNewTask] {
+    get {_storage._tasks}
+    set {_uniqueStorage()._tasks = newValue}
+  }
+
+  public var more: Bool {
+    get {_storage._more}
+    set {_uniqueStorage()._more = newValue}
+  }
+
+  /// instead of tasks; its rows follow in the batches
+  public var job: WireNewJob {
+    get {_storage._job ?? WireNewJob()}
+    set {_uniqueStorage()._job = newValue}
+  }
+  /// Returns true if `job` has been explicitly set.
+  public var hasJob: Bool {_storage._job != nil}
+  /// Clears the value of `job`. Subsequent reads from it will return its default value.
+  public mutating func clearJob() {_uniqueStorage()._job = nil}
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+
+  fileprivate var _storage = _StorageClass.defaultInstance
 }
 
 public nonisolated struct WireTaskBatch: Sendable {
@@ -314,6 +536,8 @@ public nonisolated struct WireTaskBatch: Sendable {
   // methods supported on all messages.
 
   public var tasks: [WireNewTask] = []
+
+  public var rows: [WireJobRow] = []
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -329,6 +553,9 @@ public nonisolated struct WireTasksCreated: Sendable {
   public var firstID: Int64 = 0
 
   public var count: Int64 = 0
+
+  /// zero: they were not submitted as a job
+  public var jobID: Int64 = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -353,6 +580,8 @@ public nonisolated struct WireTaskFilter: Sendable {
   public var command: String = String()
 
   public var showHidden: Bool = false
+
+  public var jobID: Int64 = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -601,6 +830,56 @@ public nonisolated struct WireTask: @unchecked Sendable {
     set {_uniqueStorage()._losses = newValue}
   }
 
+  /// zero: none
+  public var jobID: Int64 {
+    get {_storage._jobID}
+    set {_uniqueStorage()._jobID = newValue}
+  }
+
+  public var arrayIndex: Int64 {
+    get {_storage._arrayIndex}
+    set {_uniqueStorage()._arrayIndex = newValue}
+  }
+
+  /// zero: it is in no array
+  public var arraySize: Int64 {
+    get {_storage._arraySize}
+    set {_uniqueStorage()._arraySize = newValue}
+  }
+
+  public var stepName: String {
+    get {_storage._stepName}
+    set {_uniqueStorage()._stepName = newValue}
+  }
+
+  public var workflowName: String {
+    get {_storage._workflowName}
+    set {_uniqueStorage()._workflowName = newValue}
+  }
+
+  /// when it first had nothing left to wait for
+  public var readyAt: Int64 {
+    get {_storage._readyAt}
+    set {_uniqueStorage()._readyAt = newValue}
+  }
+
+  /// a retry that is held back until then
+  public var notBefore: Int64 {
+    get {_storage._notBefore}
+    set {_uniqueStorage()._notBefore = newValue}
+  }
+
+  public var suspendRequested: Bool {
+    get {_storage._suspendRequested}
+    set {_uniqueStorage()._suspendRequested = newValue}
+  }
+
+  /// what retries have made of the memory it needs; zero: 1
+  public var memoryFactor: Double {
+    get {_storage._memoryFactor}
+    set {_uniqueStorage()._memoryFactor = newValue}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -652,6 +931,108 @@ public nonisolated struct WireTaskFiles: Sendable {
   public init() {}
 }
 
+/// A task, by its id or by its place in a job.
+public nonisolated struct WireTaskRef: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var id: Int64 = 0
+
+  public var hasIndex_p: Bool = false
+
+  public var index: Int64 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct WireTaskOrJob: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var found: WireTaskOrJob.OneOf_Found? = nil
+
+  public var task: WireTask {
+    get {
+      if case .task(let v)? = found {return v}
+      return WireTask()
+    }
+    set {found = .task(newValue)}
+  }
+
+  public var job: WireJob {
+    get {
+      if case .job(let v)? = found {return v}
+      return WireJob()
+    }
+    set {found = .job(newValue)}
+  }
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public nonisolated enum OneOf_Found: Equatable, Sendable {
+    case task(WireTask)
+    case job(WireJob)
+
+  }
+
+  public init() {}
+}
+
+/// Tasks that were submitted as one. Its id is from the same row of numbers as tasks' ids.
+public nonisolated struct WireJob: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var id: Int64 = 0
+
+  /// array or split
+  public var kind: String = String()
+
+  public var name: String = String()
+
+  public var size: Int64 = 0
+
+  /// a letter, from those of its tasks
+  public var status: String = String()
+
+  /// of the newest attempts
+  public var tasks: [WireStatusCount] = []
+
+  public var stepID: Int64 = 0
+
+  public var owner: String = String()
+
+  public var createdAt: Int64 = 0
+
+  public var firstIndex: Int64 = 0
+
+  public var stride: Int64 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct WireStatusCount: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var status: String = String()
+
+  public var count: Int64 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// Of a job: all its tasks that have failed or were canceled; `force`: those that succeeded as well.
 public nonisolated struct WireRetryTask: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -665,21 +1046,119 @@ public nonisolated struct WireRetryTask: Sendable {
 
   public var force: Bool = false
 
+  /// not those that were canceled
+  public var failedOnly: Bool = false
+
+  /// instead of the one it had; empty: the same
+  public var command: String = String()
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
 }
 
-public nonisolated struct WireCancelTask: Sendable {
+public nonisolated struct WireTasksRetried: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// of the clones: consecutive
+  public var firstID: Int64 = 0
+
+  public var count: Int64 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// For a task or a whole job. A job's tasks that the verb does not fit are passed over.
+public nonisolated struct WireActOnTask: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
   public var id: Int64 = 0
 
+  public var verb: WireTaskVerb = .unspecified
+
+  /// suspend: end the attempt, and let a clone wait
+  public var release: Bool = false
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
+}
+
+public nonisolated struct WireActedOnTasks: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var count: Int64 = 0
+
+  /// of the first task released
+  public var cloneID: Int64 = 0
+
+  /// as it stands now, where one was named
+  public var task: WireTask {
+    get {_task ?? WireTask()}
+    set {_task = newValue}
+  }
+  /// Returns true if `task` has been explicitly set.
+  public var hasTask: Bool {self._task != nil}
+  /// Clears the value of `task`. Subsequent reads from it will return its default value.
+  public mutating func clearTask() {self._task = nil}
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+
+  fileprivate var _task: WireTask? = nil
+}
+
+/// What is not with a worker yet may be changed.
+public nonisolated struct WireEditTask: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var id: Int64 = 0
+
+  public var command: String {
+    get {_command ?? String()}
+    set {_command = newValue}
+  }
+  /// Returns true if `command` has been explicitly set.
+  public var hasCommand: Bool {self._command != nil}
+  /// Clears the value of `command`. Subsequent reads from it will return its default value.
+  public mutating func clearCommand() {self._command = nil}
+
+  public var priority: Int32 {
+    get {_priority ?? 0}
+    set {_priority = newValue}
+  }
+  /// Returns true if `priority` has been explicitly set.
+  public var hasPriority: Bool {self._priority != nil}
+  /// Clears the value of `priority`. Subsequent reads from it will return its default value.
+  public mutating func clearPriority() {self._priority = nil}
+
+  public var retry: UInt32 {
+    get {_retry ?? 0}
+    set {_retry = newValue}
+  }
+  /// Returns true if `retry` has been explicitly set.
+  public var hasRetry: Bool {self._retry != nil}
+  /// Clears the value of `retry`. Subsequent reads from it will return its default value.
+  public mutating func clearRetry() {self._retry = nil}
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+
+  fileprivate var _command: String? = nil
+  fileprivate var _priority: Int32? = nil
+  fileprivate var _retry: UInt32? = nil
 }
 
 /// The answer is a stream: one chunk (Task) for each task once its newest attempt has ended, then end.
@@ -755,6 +1234,10 @@ nonisolated extension WireOnDependencyFailure: SwiftProtobuf._ProtoNameProviding
   public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0ON_DEPENDENCY_FAILURE_WAIT\0\u{1}ON_DEPENDENCY_FAILURE_CANCEL\0")
 }
 
+nonisolated extension WireTaskVerb: SwiftProtobuf._ProtoNameProviding {
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0TASK_VERB_UNSPECIFIED\0\u{1}TASK_VERB_CANCEL\0\u{1}TASK_VERB_KILL\0\u{1}TASK_VERB_SUSPEND\0\u{1}TASK_VERB_RESUME\0\u{1}TASK_VERB_RUN_NOW\0\u{1}TASK_VERB_DELETE\0")
+}
+
 nonisolated extension WireLogStream: SwiftProtobuf._ProtoNameProviding {
   public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0LOG_STREAM_UNSPECIFIED\0\u{1}LOG_STREAM_OUT\0\u{1}LOG_STREAM_ERR\0")
 }
@@ -806,7 +1289,7 @@ nonisolated extension WireNeeds: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
 
 nonisolated extension WireTaskSpec: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".TaskSpec"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}command\0\u{1}container\0\u{1}shell\0\u{1}inputs\0\u{1}resources\0\u{1}output\0\u{1}env\0\u{3}container_options\0\u{1}needs\0\u{3}download_timeout_ms\0\u{3}run_timeout_ms\0\u{3}upload_timeout_ms\0\u{1}publish\0\u{3}publish_mode\0\u{3}skip_if_exists\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}command\0\u{1}container\0\u{1}shell\0\u{1}inputs\0\u{1}resources\0\u{1}output\0\u{1}env\0\u{3}container_options\0\u{1}needs\0\u{3}download_timeout_ms\0\u{3}run_timeout_ms\0\u{3}upload_timeout_ms\0\u{1}publish\0\u{3}publish_mode\0\u{3}skip_if_exists\0\u{3}queue_timeout_ms\0\u{3}retry_rules\0\u{3}retry_delay_ms\0")
 
   fileprivate class _StorageClass {
     var _command: String = String()
@@ -824,6 +1307,9 @@ nonisolated extension WireTaskSpec: SwiftProtobuf.Message, SwiftProtobuf._Messag
     var _publish: String = String()
     var _publishMode: WirePublishMode = .copy
     var _skipIfExists: Bool = false
+    var _queueTimeoutMs: Int64 = 0
+    var _retryRules: [WireRetryRule] = []
+    var _retryDelayMs: Int64 = 0
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -849,6 +1335,9 @@ nonisolated extension WireTaskSpec: SwiftProtobuf.Message, SwiftProtobuf._Messag
       _publish = source._publish
       _publishMode = source._publishMode
       _skipIfExists = source._skipIfExists
+      _queueTimeoutMs = source._queueTimeoutMs
+      _retryRules = source._retryRules
+      _retryDelayMs = source._retryDelayMs
     }
   }
 
@@ -882,6 +1371,9 @@ nonisolated extension WireTaskSpec: SwiftProtobuf.Message, SwiftProtobuf._Messag
         case 13: try { try decoder.decodeSingularStringField(value: &_storage._publish) }()
         case 14: try { try decoder.decodeSingularEnumField(value: &_storage._publishMode) }()
         case 15: try { try decoder.decodeSingularBoolField(value: &_storage._skipIfExists) }()
+        case 16: try { try decoder.decodeSingularInt64Field(value: &_storage._queueTimeoutMs) }()
+        case 17: try { try decoder.decodeRepeatedMessageField(value: &_storage._retryRules) }()
+        case 18: try { try decoder.decodeSingularInt64Field(value: &_storage._retryDelayMs) }()
         default: break
         }
       }
@@ -939,6 +1431,15 @@ nonisolated extension WireTaskSpec: SwiftProtobuf.Message, SwiftProtobuf._Messag
       if _storage._skipIfExists != false {
         try visitor.visitSingularBoolField(value: _storage._skipIfExists, fieldNumber: 15)
       }
+      if _storage._queueTimeoutMs != 0 {
+        try visitor.visitSingularInt64Field(value: _storage._queueTimeoutMs, fieldNumber: 16)
+      }
+      if !_storage._retryRules.isEmpty {
+        try visitor.visitRepeatedMessageField(value: _storage._retryRules, fieldNumber: 17)
+      }
+      if _storage._retryDelayMs != 0 {
+        try visitor.visitSingularInt64Field(value: _storage._retryDelayMs, fieldNumber: 18)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -963,6 +1464,9 @@ nonisolated extension WireTaskSpec: SwiftProtobuf.Message, SwiftProtobuf._Messag
         if _storage._publish != rhs_storage._publish {return false}
         if _storage._publishMode != rhs_storage._publishMode {return false}
         if _storage._skipIfExists != rhs_storage._skipIfExists {return false}
+        if _storage._queueTimeoutMs != rhs_storage._queueTimeoutMs {return false}
+        if _storage._retryRules != rhs_storage._retryRules {return false}
+        if _storage._retryDelayMs != rhs_storage._retryDelayMs {return false}
         return true
       }
       if !storagesAreEqual {return false}
@@ -972,9 +1476,133 @@ nonisolated extension WireTaskSpec: SwiftProtobuf.Message, SwiftProtobuf._Messag
   }
 }
 
+nonisolated extension WireRetryRule: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".RetryRule"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}exit\0\u{1}reason\0\u{1}any\0\u{1}stop\0\u{3}memory_factor\0\u{3}delay_ms\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try {
+        var v: WireExitCodes?
+        var hadOneofValue = false
+        if let current = self.match {
+          hadOneofValue = true
+          if case .exit(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.match = .exit(v)
+        }
+      }()
+      case 2: try {
+        var v: String?
+        try decoder.decodeSingularStringField(value: &v)
+        if let v = v {
+          if self.match != nil {try decoder.handleConflictingOneOf()}
+          self.match = .reason(v)
+        }
+      }()
+      case 3: try {
+        var v: Bool?
+        try decoder.decodeSingularBoolField(value: &v)
+        if let v = v {
+          if self.match != nil {try decoder.handleConflictingOneOf()}
+          self.match = .any(v)
+        }
+      }()
+      case 4: try { try decoder.decodeSingularBoolField(value: &self.stop) }()
+      case 5: try { try decoder.decodeSingularDoubleField(value: &self.memoryFactor) }()
+      case 6: try { try decoder.decodeSingularInt64Field(value: &self.delayMs) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    switch self.match {
+    case .exit?: try {
+      guard case .exit(let v)? = self.match else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+    }()
+    case .reason?: try {
+      guard case .reason(let v)? = self.match else { preconditionFailure() }
+      try visitor.visitSingularStringField(value: v, fieldNumber: 2)
+    }()
+    case .any?: try {
+      guard case .any(let v)? = self.match else { preconditionFailure() }
+      try visitor.visitSingularBoolField(value: v, fieldNumber: 3)
+    }()
+    case nil: break
+    }
+    if self.stop != false {
+      try visitor.visitSingularBoolField(value: self.stop, fieldNumber: 4)
+    }
+    if self.memoryFactor.bitPattern != 0 {
+      try visitor.visitSingularDoubleField(value: self.memoryFactor, fieldNumber: 5)
+    }
+    if self.delayMs != 0 {
+      try visitor.visitSingularInt64Field(value: self.delayMs, fieldNumber: 6)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireRetryRule, rhs: WireRetryRule) -> Bool {
+    if lhs.match != rhs.match {return false}
+    if lhs.stop != rhs.stop {return false}
+    if lhs.memoryFactor != rhs.memoryFactor {return false}
+    if lhs.delayMs != rhs.delayMs {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireExitCodes: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".ExitCodes"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}first\0\u{1}last\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularInt32Field(value: &self.first) }()
+      case 2: try { try decoder.decodeSingularInt32Field(value: &self.last) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.first != 0 {
+      try visitor.visitSingularInt32Field(value: self.first, fieldNumber: 1)
+    }
+    if self.last != 0 {
+      try visitor.visitSingularInt32Field(value: self.last, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireExitCodes, rhs: WireExitCodes) -> Bool {
+    if lhs.first != rhs.first {return false}
+    if lhs.last != rhs.last {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
 nonisolated extension WireNewTask: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".NewTask"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}spec\0\u{1}name\0\u{3}step_id\0\u{1}weight\0\u{1}priority\0\u{1}retry\0\u{1}dependencies\0\u{3}accept_failure\0\u{3}on_dependency_failure\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}spec\0\u{1}name\0\u{3}step_id\0\u{1}weight\0\u{1}priority\0\u{1}retry\0\u{1}dependencies\0\u{3}accept_failure\0\u{3}on_dependency_failure\0\u{3}each_of\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -991,6 +1619,7 @@ nonisolated extension WireNewTask: SwiftProtobuf.Message, SwiftProtobuf._Message
       case 7: try { try decoder.decodeRepeatedInt64Field(value: &self.dependencies) }()
       case 8: try { try decoder.decodeSingularBoolField(value: &self.acceptFailure) }()
       case 9: try { try decoder.decodeSingularEnumField(value: &self.onDependencyFailure) }()
+      case 10: try { try decoder.decodeRepeatedInt64Field(value: &self.eachOf) }()
       default: break
       }
     }
@@ -1028,6 +1657,9 @@ nonisolated extension WireNewTask: SwiftProtobuf.Message, SwiftProtobuf._Message
     if self.onDependencyFailure != .wait {
       try visitor.visitSingularEnumField(value: self.onDependencyFailure, fieldNumber: 9)
     }
+    if !self.eachOf.isEmpty {
+      try visitor.visitPackedInt64Field(value: self.eachOf, fieldNumber: 10)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1041,14 +1673,15 @@ nonisolated extension WireNewTask: SwiftProtobuf.Message, SwiftProtobuf._Message
     if lhs.dependencies != rhs.dependencies {return false}
     if lhs.acceptFailure != rhs.acceptFailure {return false}
     if lhs.onDependencyFailure != rhs.onDependencyFailure {return false}
+    if lhs.eachOf != rhs.eachOf {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
 }
 
-nonisolated extension WireCreateTasks: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  public static let protoMessageName: String = _protobuf_package + ".CreateTasks"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}idempotency_key\0\u{1}tasks\0\u{1}more\0")
+nonisolated extension WireNewJob: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".NewJob"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}task\0\u{3}first_index\0\u{1}stride\0\u{1}size\0\u{1}columns\0\u{1}sequential\0\u{1}split\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1056,31 +1689,181 @@ nonisolated extension WireCreateTasks: SwiftProtobuf.Message, SwiftProtobuf._Mes
       // allocates stack space for every case branch when no optimizations are
       // enabled. https://github.com/apple/swift-protobuf/issues/1034
       switch fieldNumber {
-      case 1: try { try decoder.decodeSingularStringField(value: &self.idempotencyKey) }()
-      case 2: try { try decoder.decodeRepeatedMessageField(value: &self.tasks) }()
-      case 3: try { try decoder.decodeSingularBoolField(value: &self.more) }()
+      case 1: try { try decoder.decodeSingularMessageField(value: &self._task) }()
+      case 2: try { try decoder.decodeSingularInt64Field(value: &self.firstIndex) }()
+      case 3: try { try decoder.decodeSingularInt64Field(value: &self.stride) }()
+      case 4: try { try decoder.decodeSingularInt64Field(value: &self.size) }()
+      case 5: try { try decoder.decodeRepeatedStringField(value: &self.columns) }()
+      case 6: try { try decoder.decodeSingularBoolField(value: &self.sequential) }()
+      case 7: try { try decoder.decodeSingularBoolField(value: &self.split) }()
       default: break
       }
     }
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    if !self.idempotencyKey.isEmpty {
-      try visitor.visitSingularStringField(value: self.idempotencyKey, fieldNumber: 1)
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    try { if let v = self._task {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+    } }()
+    if self.firstIndex != 0 {
+      try visitor.visitSingularInt64Field(value: self.firstIndex, fieldNumber: 2)
     }
-    if !self.tasks.isEmpty {
-      try visitor.visitRepeatedMessageField(value: self.tasks, fieldNumber: 2)
+    if self.stride != 0 {
+      try visitor.visitSingularInt64Field(value: self.stride, fieldNumber: 3)
     }
-    if self.more != false {
-      try visitor.visitSingularBoolField(value: self.more, fieldNumber: 3)
+    if self.size != 0 {
+      try visitor.visitSingularInt64Field(value: self.size, fieldNumber: 4)
+    }
+    if !self.columns.isEmpty {
+      try visitor.visitRepeatedStringField(value: self.columns, fieldNumber: 5)
+    }
+    if self.sequential != false {
+      try visitor.visitSingularBoolField(value: self.sequential, fieldNumber: 6)
+    }
+    if self.split != false {
+      try visitor.visitSingularBoolField(value: self.split, fieldNumber: 7)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireNewJob, rhs: WireNewJob) -> Bool {
+    if lhs._task != rhs._task {return false}
+    if lhs.firstIndex != rhs.firstIndex {return false}
+    if lhs.stride != rhs.stride {return false}
+    if lhs.size != rhs.size {return false}
+    if lhs.columns != rhs.columns {return false}
+    if lhs.sequential != rhs.sequential {return false}
+    if lhs.split != rhs.split {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireJobRow: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".JobRow"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}values\0\u{1}inputs\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeRepeatedStringField(value: &self.values) }()
+      case 2: try { try decoder.decodeRepeatedStringField(value: &self.inputs) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.values.isEmpty {
+      try visitor.visitRepeatedStringField(value: self.values, fieldNumber: 1)
+    }
+    if !self.inputs.isEmpty {
+      try visitor.visitRepeatedStringField(value: self.inputs, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireJobRow, rhs: WireJobRow) -> Bool {
+    if lhs.values != rhs.values {return false}
+    if lhs.inputs != rhs.inputs {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireCreateTasks: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".CreateTasks"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}idempotency_key\0\u{1}tasks\0\u{1}more\0\u{1}job\0")
+
+  fileprivate class _StorageClass {
+    var _idempotencyKey: String = String()
+    var _tasks: [WireNewTask] = []
+    var _more: Bool = false
+    var _job: WireNewJob? = nil
+
+      // This property is used as the initial default value for new instances of the type.
+      // The type itself is protecting the reference to its storage via CoW semantics.
+      // This will force a copy to be made of this reference when the first mutation occurs;
+      // hence, it is safe to mark this as `nonisolated(unsafe)`.
+      static nonisolated(unsafe) let defaultInstance = _StorageClass()
+
+    private init() {}
+
+    init(copying source: _StorageClass) {
+      _idempotencyKey = source._idempotencyKey
+      _tasks = source._tasks
+      _more = source._more
+      _job = source._job
+    }
+  }
+
+  fileprivate mutating func _uniqueStorage() -> _StorageClass {
+    if !isKnownUniquelyReferenced(&_storage) {
+      _storage = _StorageClass(copying: _storage)
+    }
+    return _storage
+  }
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    _ = _uniqueStorage()
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      while let fieldNumber = try decoder.nextFieldNumber() {
+        // The use of inline closures is to circumvent an issue where the compiler
+        // allocates stack space for every case branch when no optimizations are
+        // enabled. https://github.com/apple/swift-protobuf/issues/1034
+        switch fieldNumber {
+        case 1: try { try decoder.decodeSingularStringField(value: &_storage._idempotencyKey) }()
+        case 2: try { try decoder.decodeRepeatedMessageField(value: &_storage._tasks) }()
+        case 3: try { try decoder.decodeSingularBoolField(value: &_storage._more) }()
+        case 4: try { try decoder.decodeSingularMessageField(value: &_storage._job) }()
+        default: break
+        }
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every if/case branch local when no optimizations
+      // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+      // https://github.com/apple/swift-protobuf/issues/1182
+      if !_storage._idempotencyKey.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._idempotencyKey, fieldNumber: 1)
+      }
+      if !_storage._tasks.isEmpty {
+        try visitor.visitRepeatedMessageField(value: _storage._tasks, fieldNumber: 2)
+      }
+      if _storage._more != false {
+        try visitor.visitSingularBoolField(value: _storage._more, fieldNumber: 3)
+      }
+      try { if let v = _storage._job {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 4)
+      } }()
     }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: WireCreateTasks, rhs: WireCreateTasks) -> Bool {
-    if lhs.idempotencyKey != rhs.idempotencyKey {return false}
-    if lhs.tasks != rhs.tasks {return false}
-    if lhs.more != rhs.more {return false}
+    if lhs._storage !== rhs._storage {
+      let storagesAreEqual: Bool = withExtendedLifetime((lhs._storage, rhs._storage)) { (_args: (_StorageClass, _StorageClass)) in
+        let _storage = _args.0
+        let rhs_storage = _args.1
+        if _storage._idempotencyKey != rhs_storage._idempotencyKey {return false}
+        if _storage._tasks != rhs_storage._tasks {return false}
+        if _storage._more != rhs_storage._more {return false}
+        if _storage._job != rhs_storage._job {return false}
+        return true
+      }
+      if !storagesAreEqual {return false}
+    }
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1088,7 +1871,7 @@ nonisolated extension WireCreateTasks: SwiftProtobuf.Message, SwiftProtobuf._Mes
 
 nonisolated extension WireTaskBatch: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".TaskBatch"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}tasks\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}tasks\0\u{1}rows\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1097,6 +1880,7 @@ nonisolated extension WireTaskBatch: SwiftProtobuf.Message, SwiftProtobuf._Messa
       // enabled. https://github.com/apple/swift-protobuf/issues/1034
       switch fieldNumber {
       case 1: try { try decoder.decodeRepeatedMessageField(value: &self.tasks) }()
+      case 2: try { try decoder.decodeRepeatedMessageField(value: &self.rows) }()
       default: break
       }
     }
@@ -1106,11 +1890,15 @@ nonisolated extension WireTaskBatch: SwiftProtobuf.Message, SwiftProtobuf._Messa
     if !self.tasks.isEmpty {
       try visitor.visitRepeatedMessageField(value: self.tasks, fieldNumber: 1)
     }
+    if !self.rows.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.rows, fieldNumber: 2)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: WireTaskBatch, rhs: WireTaskBatch) -> Bool {
     if lhs.tasks != rhs.tasks {return false}
+    if lhs.rows != rhs.rows {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1118,7 +1906,7 @@ nonisolated extension WireTaskBatch: SwiftProtobuf.Message, SwiftProtobuf._Messa
 
 nonisolated extension WireTasksCreated: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".TasksCreated"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}first_id\0\u{1}count\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}first_id\0\u{1}count\0\u{3}job_id\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1128,6 +1916,7 @@ nonisolated extension WireTasksCreated: SwiftProtobuf.Message, SwiftProtobuf._Me
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularInt64Field(value: &self.firstID) }()
       case 2: try { try decoder.decodeSingularInt64Field(value: &self.count) }()
+      case 3: try { try decoder.decodeSingularInt64Field(value: &self.jobID) }()
       default: break
       }
     }
@@ -1140,12 +1929,16 @@ nonisolated extension WireTasksCreated: SwiftProtobuf.Message, SwiftProtobuf._Me
     if self.count != 0 {
       try visitor.visitSingularInt64Field(value: self.count, fieldNumber: 2)
     }
+    if self.jobID != 0 {
+      try visitor.visitSingularInt64Field(value: self.jobID, fieldNumber: 3)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: WireTasksCreated, rhs: WireTasksCreated) -> Bool {
     if lhs.firstID != rhs.firstID {return false}
     if lhs.count != rhs.count {return false}
+    if lhs.jobID != rhs.jobID {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1153,7 +1946,7 @@ nonisolated extension WireTasksCreated: SwiftProtobuf.Message, SwiftProtobuf._Me
 
 nonisolated extension WireTaskFilter: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".TaskFilter"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}statuses\0\u{3}worker_id\0\u{3}step_id\0\u{3}workflow_id\0\u{1}command\0\u{3}show_hidden\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}statuses\0\u{3}worker_id\0\u{3}step_id\0\u{3}workflow_id\0\u{1}command\0\u{3}show_hidden\0\u{3}job_id\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1167,6 +1960,7 @@ nonisolated extension WireTaskFilter: SwiftProtobuf.Message, SwiftProtobuf._Mess
       case 4: try { try decoder.decodeSingularInt64Field(value: &self.workflowID) }()
       case 5: try { try decoder.decodeSingularStringField(value: &self.command) }()
       case 6: try { try decoder.decodeSingularBoolField(value: &self.showHidden) }()
+      case 7: try { try decoder.decodeSingularInt64Field(value: &self.jobID) }()
       default: break
       }
     }
@@ -1191,6 +1985,9 @@ nonisolated extension WireTaskFilter: SwiftProtobuf.Message, SwiftProtobuf._Mess
     if self.showHidden != false {
       try visitor.visitSingularBoolField(value: self.showHidden, fieldNumber: 6)
     }
+    if self.jobID != 0 {
+      try visitor.visitSingularInt64Field(value: self.jobID, fieldNumber: 7)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1201,6 +1998,7 @@ nonisolated extension WireTaskFilter: SwiftProtobuf.Message, SwiftProtobuf._Mess
     if lhs.workflowID != rhs.workflowID {return false}
     if lhs.command != rhs.command {return false}
     if lhs.showHidden != rhs.showHidden {return false}
+    if lhs.jobID != rhs.jobID {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1292,7 +2090,7 @@ nonisolated extension WireTaskList: SwiftProtobuf.Message, SwiftProtobuf._Messag
 
 nonisolated extension WireTask: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Task"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}name\0\u{1}status\0\u{1}spec\0\u{3}step_id\0\u{3}workflow_id\0\u{3}worker_id\0\u{3}worker_name\0\u{1}assignment\0\u{1}weight\0\u{1}priority\0\u{1}retry\0\u{1}attempt\0\u{3}previous_task_id\0\u{3}next_task_id\0\u{1}hidden\0\u{1}reason\0\u{1}message\0\u{3}has_exit_code\0\u{3}exit_code\0\u{1}dependencies\0\u{1}unmet\0\u{3}accept_failure\0\u{3}on_dependency_failure\0\u{3}created_at\0\u{3}assigned_at\0\u{3}download_started_at\0\u{3}run_started_at\0\u{3}run_ended_at\0\u{3}ended_at\0\u{3}out_bytes\0\u{3}err_bytes\0\u{1}owner\0\u{3}cancel_requested\0\u{1}outputs\0\u{1}losses\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}name\0\u{1}status\0\u{1}spec\0\u{3}step_id\0\u{3}workflow_id\0\u{3}worker_id\0\u{3}worker_name\0\u{1}assignment\0\u{1}weight\0\u{1}priority\0\u{1}retry\0\u{1}attempt\0\u{3}previous_task_id\0\u{3}next_task_id\0\u{1}hidden\0\u{1}reason\0\u{1}message\0\u{3}has_exit_code\0\u{3}exit_code\0\u{1}dependencies\0\u{1}unmet\0\u{3}accept_failure\0\u{3}on_dependency_failure\0\u{3}created_at\0\u{3}assigned_at\0\u{3}download_started_at\0\u{3}run_started_at\0\u{3}run_ended_at\0\u{3}ended_at\0\u{3}out_bytes\0\u{3}err_bytes\0\u{1}owner\0\u{3}cancel_requested\0\u{1}outputs\0\u{1}losses\0\u{3}job_id\0\u{3}array_index\0\u{3}array_size\0\u{3}step_name\0\u{3}workflow_name\0\u{3}ready_at\0\u{3}not_before\0\u{3}suspend_requested\0\u{3}memory_factor\0")
 
   fileprivate class _StorageClass {
     var _id: Int64 = 0
@@ -1331,6 +2129,15 @@ nonisolated extension WireTask: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
     var _cancelRequested: Bool = false
     var _outputs: [WireTransferredFile] = []
     var _losses: UInt32 = 0
+    var _jobID: Int64 = 0
+    var _arrayIndex: Int64 = 0
+    var _arraySize: Int64 = 0
+    var _stepName: String = String()
+    var _workflowName: String = String()
+    var _readyAt: Int64 = 0
+    var _notBefore: Int64 = 0
+    var _suspendRequested: Bool = false
+    var _memoryFactor: Double = 0
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -1377,6 +2184,15 @@ nonisolated extension WireTask: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
       _cancelRequested = source._cancelRequested
       _outputs = source._outputs
       _losses = source._losses
+      _jobID = source._jobID
+      _arrayIndex = source._arrayIndex
+      _arraySize = source._arraySize
+      _stepName = source._stepName
+      _workflowName = source._workflowName
+      _readyAt = source._readyAt
+      _notBefore = source._notBefore
+      _suspendRequested = source._suspendRequested
+      _memoryFactor = source._memoryFactor
     }
   }
 
@@ -1431,6 +2247,15 @@ nonisolated extension WireTask: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
         case 34: try { try decoder.decodeSingularBoolField(value: &_storage._cancelRequested) }()
         case 35: try { try decoder.decodeRepeatedMessageField(value: &_storage._outputs) }()
         case 36: try { try decoder.decodeSingularUInt32Field(value: &_storage._losses) }()
+        case 37: try { try decoder.decodeSingularInt64Field(value: &_storage._jobID) }()
+        case 38: try { try decoder.decodeSingularInt64Field(value: &_storage._arrayIndex) }()
+        case 39: try { try decoder.decodeSingularInt64Field(value: &_storage._arraySize) }()
+        case 40: try { try decoder.decodeSingularStringField(value: &_storage._stepName) }()
+        case 41: try { try decoder.decodeSingularStringField(value: &_storage._workflowName) }()
+        case 42: try { try decoder.decodeSingularInt64Field(value: &_storage._readyAt) }()
+        case 43: try { try decoder.decodeSingularInt64Field(value: &_storage._notBefore) }()
+        case 44: try { try decoder.decodeSingularBoolField(value: &_storage._suspendRequested) }()
+        case 45: try { try decoder.decodeSingularDoubleField(value: &_storage._memoryFactor) }()
         default: break
         }
       }
@@ -1551,6 +2376,33 @@ nonisolated extension WireTask: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
       if _storage._losses != 0 {
         try visitor.visitSingularUInt32Field(value: _storage._losses, fieldNumber: 36)
       }
+      if _storage._jobID != 0 {
+        try visitor.visitSingularInt64Field(value: _storage._jobID, fieldNumber: 37)
+      }
+      if _storage._arrayIndex != 0 {
+        try visitor.visitSingularInt64Field(value: _storage._arrayIndex, fieldNumber: 38)
+      }
+      if _storage._arraySize != 0 {
+        try visitor.visitSingularInt64Field(value: _storage._arraySize, fieldNumber: 39)
+      }
+      if !_storage._stepName.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._stepName, fieldNumber: 40)
+      }
+      if !_storage._workflowName.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._workflowName, fieldNumber: 41)
+      }
+      if _storage._readyAt != 0 {
+        try visitor.visitSingularInt64Field(value: _storage._readyAt, fieldNumber: 42)
+      }
+      if _storage._notBefore != 0 {
+        try visitor.visitSingularInt64Field(value: _storage._notBefore, fieldNumber: 43)
+      }
+      if _storage._suspendRequested != false {
+        try visitor.visitSingularBoolField(value: _storage._suspendRequested, fieldNumber: 44)
+      }
+      if _storage._memoryFactor.bitPattern != 0 {
+        try visitor.visitSingularDoubleField(value: _storage._memoryFactor, fieldNumber: 45)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -1596,6 +2448,15 @@ nonisolated extension WireTask: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
         if _storage._cancelRequested != rhs_storage._cancelRequested {return false}
         if _storage._outputs != rhs_storage._outputs {return false}
         if _storage._losses != rhs_storage._losses {return false}
+        if _storage._jobID != rhs_storage._jobID {return false}
+        if _storage._arrayIndex != rhs_storage._arrayIndex {return false}
+        if _storage._arraySize != rhs_storage._arraySize {return false}
+        if _storage._stepName != rhs_storage._stepName {return false}
+        if _storage._workflowName != rhs_storage._workflowName {return false}
+        if _storage._readyAt != rhs_storage._readyAt {return false}
+        if _storage._notBefore != rhs_storage._notBefore {return false}
+        if _storage._suspendRequested != rhs_storage._suspendRequested {return false}
+        if _storage._memoryFactor != rhs_storage._memoryFactor {return false}
         return true
       }
       if !storagesAreEqual {return false}
@@ -1710,9 +2571,231 @@ nonisolated extension WireTaskFiles: SwiftProtobuf.Message, SwiftProtobuf._Messa
   }
 }
 
+nonisolated extension WireTaskRef: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".TaskRef"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{3}has_index\0\u{1}index\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularInt64Field(value: &self.id) }()
+      case 2: try { try decoder.decodeSingularBoolField(value: &self.hasIndex_p) }()
+      case 3: try { try decoder.decodeSingularInt64Field(value: &self.index) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.id != 0 {
+      try visitor.visitSingularInt64Field(value: self.id, fieldNumber: 1)
+    }
+    if self.hasIndex_p != false {
+      try visitor.visitSingularBoolField(value: self.hasIndex_p, fieldNumber: 2)
+    }
+    if self.index != 0 {
+      try visitor.visitSingularInt64Field(value: self.index, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireTaskRef, rhs: WireTaskRef) -> Bool {
+    if lhs.id != rhs.id {return false}
+    if lhs.hasIndex_p != rhs.hasIndex_p {return false}
+    if lhs.index != rhs.index {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireTaskOrJob: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".TaskOrJob"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}task\0\u{1}job\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try {
+        var v: WireTask?
+        var hadOneofValue = false
+        if let current = self.found {
+          hadOneofValue = true
+          if case .task(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.found = .task(v)
+        }
+      }()
+      case 2: try {
+        var v: WireJob?
+        var hadOneofValue = false
+        if let current = self.found {
+          hadOneofValue = true
+          if case .job(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.found = .job(v)
+        }
+      }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    switch self.found {
+    case .task?: try {
+      guard case .task(let v)? = self.found else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+    }()
+    case .job?: try {
+      guard case .job(let v)? = self.found else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 2)
+    }()
+    case nil: break
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireTaskOrJob, rhs: WireTaskOrJob) -> Bool {
+    if lhs.found != rhs.found {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireJob: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".Job"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}kind\0\u{1}name\0\u{1}size\0\u{1}status\0\u{1}tasks\0\u{3}step_id\0\u{1}owner\0\u{3}created_at\0\u{3}first_index\0\u{1}stride\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularInt64Field(value: &self.id) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.kind) }()
+      case 3: try { try decoder.decodeSingularStringField(value: &self.name) }()
+      case 4: try { try decoder.decodeSingularInt64Field(value: &self.size) }()
+      case 5: try { try decoder.decodeSingularStringField(value: &self.status) }()
+      case 6: try { try decoder.decodeRepeatedMessageField(value: &self.tasks) }()
+      case 7: try { try decoder.decodeSingularInt64Field(value: &self.stepID) }()
+      case 8: try { try decoder.decodeSingularStringField(value: &self.owner) }()
+      case 9: try { try decoder.decodeSingularInt64Field(value: &self.createdAt) }()
+      case 10: try { try decoder.decodeSingularInt64Field(value: &self.firstIndex) }()
+      case 11: try { try decoder.decodeSingularInt64Field(value: &self.stride) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.id != 0 {
+      try visitor.visitSingularInt64Field(value: self.id, fieldNumber: 1)
+    }
+    if !self.kind.isEmpty {
+      try visitor.visitSingularStringField(value: self.kind, fieldNumber: 2)
+    }
+    if !self.name.isEmpty {
+      try visitor.visitSingularStringField(value: self.name, fieldNumber: 3)
+    }
+    if self.size != 0 {
+      try visitor.visitSingularInt64Field(value: self.size, fieldNumber: 4)
+    }
+    if !self.status.isEmpty {
+      try visitor.visitSingularStringField(value: self.status, fieldNumber: 5)
+    }
+    if !self.tasks.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.tasks, fieldNumber: 6)
+    }
+    if self.stepID != 0 {
+      try visitor.visitSingularInt64Field(value: self.stepID, fieldNumber: 7)
+    }
+    if !self.owner.isEmpty {
+      try visitor.visitSingularStringField(value: self.owner, fieldNumber: 8)
+    }
+    if self.createdAt != 0 {
+      try visitor.visitSingularInt64Field(value: self.createdAt, fieldNumber: 9)
+    }
+    if self.firstIndex != 0 {
+      try visitor.visitSingularInt64Field(value: self.firstIndex, fieldNumber: 10)
+    }
+    if self.stride != 0 {
+      try visitor.visitSingularInt64Field(value: self.stride, fieldNumber: 11)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireJob, rhs: WireJob) -> Bool {
+    if lhs.id != rhs.id {return false}
+    if lhs.kind != rhs.kind {return false}
+    if lhs.name != rhs.name {return false}
+    if lhs.size != rhs.size {return false}
+    if lhs.status != rhs.status {return false}
+    if lhs.tasks != rhs.tasks {return false}
+    if lhs.stepID != rhs.stepID {return false}
+    if lhs.owner != rhs.owner {return false}
+    if lhs.createdAt != rhs.createdAt {return false}
+    if lhs.firstIndex != rhs.firstIndex {return false}
+    if lhs.stride != rhs.stride {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireStatusCount: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".StatusCount"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}status\0\u{1}count\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.status) }()
+      case 2: try { try decoder.decodeSingularInt64Field(value: &self.count) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.status.isEmpty {
+      try visitor.visitSingularStringField(value: self.status, fieldNumber: 1)
+    }
+    if self.count != 0 {
+      try visitor.visitSingularInt64Field(value: self.count, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireStatusCount, rhs: WireStatusCount) -> Bool {
+    if lhs.status != rhs.status {return false}
+    if lhs.count != rhs.count {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
 nonisolated extension WireRetryTask: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".RetryTask"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}retry\0\u{3}has_retry\0\u{1}force\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}retry\0\u{3}has_retry\0\u{1}force\0\u{3}failed_only\0\u{1}command\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1724,6 +2807,8 @@ nonisolated extension WireRetryTask: SwiftProtobuf.Message, SwiftProtobuf._Messa
       case 2: try { try decoder.decodeSingularUInt32Field(value: &self.retry) }()
       case 3: try { try decoder.decodeSingularBoolField(value: &self.hasRetry_p) }()
       case 4: try { try decoder.decodeSingularBoolField(value: &self.force) }()
+      case 5: try { try decoder.decodeSingularBoolField(value: &self.failedOnly) }()
+      case 6: try { try decoder.decodeSingularStringField(value: &self.command) }()
       default: break
       }
     }
@@ -1742,6 +2827,12 @@ nonisolated extension WireRetryTask: SwiftProtobuf.Message, SwiftProtobuf._Messa
     if self.force != false {
       try visitor.visitSingularBoolField(value: self.force, fieldNumber: 4)
     }
+    if self.failedOnly != false {
+      try visitor.visitSingularBoolField(value: self.failedOnly, fieldNumber: 5)
+    }
+    if !self.command.isEmpty {
+      try visitor.visitSingularStringField(value: self.command, fieldNumber: 6)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1750,14 +2841,51 @@ nonisolated extension WireRetryTask: SwiftProtobuf.Message, SwiftProtobuf._Messa
     if lhs.retry != rhs.retry {return false}
     if lhs.hasRetry_p != rhs.hasRetry_p {return false}
     if lhs.force != rhs.force {return false}
+    if lhs.failedOnly != rhs.failedOnly {return false}
+    if lhs.command != rhs.command {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
 }
 
-nonisolated extension WireCancelTask: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  public static let protoMessageName: String = _protobuf_package + ".CancelTask"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0")
+nonisolated extension WireTasksRetried: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".TasksRetried"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}first_id\0\u{1}count\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularInt64Field(value: &self.firstID) }()
+      case 2: try { try decoder.decodeSingularInt64Field(value: &self.count) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.firstID != 0 {
+      try visitor.visitSingularInt64Field(value: self.firstID, fieldNumber: 1)
+    }
+    if self.count != 0 {
+      try visitor.visitSingularInt64Field(value: self.count, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireTasksRetried, rhs: WireTasksRetried) -> Bool {
+    if lhs.firstID != rhs.firstID {return false}
+    if lhs.count != rhs.count {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireActOnTask: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".ActOnTask"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}verb\0\u{1}release\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1766,6 +2894,8 @@ nonisolated extension WireCancelTask: SwiftProtobuf.Message, SwiftProtobuf._Mess
       // enabled. https://github.com/apple/swift-protobuf/issues/1034
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularInt64Field(value: &self.id) }()
+      case 2: try { try decoder.decodeSingularEnumField(value: &self.verb) }()
+      case 3: try { try decoder.decodeSingularBoolField(value: &self.release) }()
       default: break
       }
     }
@@ -1775,11 +2905,112 @@ nonisolated extension WireCancelTask: SwiftProtobuf.Message, SwiftProtobuf._Mess
     if self.id != 0 {
       try visitor.visitSingularInt64Field(value: self.id, fieldNumber: 1)
     }
+    if self.verb != .unspecified {
+      try visitor.visitSingularEnumField(value: self.verb, fieldNumber: 2)
+    }
+    if self.release != false {
+      try visitor.visitSingularBoolField(value: self.release, fieldNumber: 3)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
-  public static func ==(lhs: WireCancelTask, rhs: WireCancelTask) -> Bool {
+  public static func ==(lhs: WireActOnTask, rhs: WireActOnTask) -> Bool {
     if lhs.id != rhs.id {return false}
+    if lhs.verb != rhs.verb {return false}
+    if lhs.release != rhs.release {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireActedOnTasks: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".ActedOnTasks"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}count\0\u{3}clone_id\0\u{1}task\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularInt64Field(value: &self.count) }()
+      case 2: try { try decoder.decodeSingularInt64Field(value: &self.cloneID) }()
+      case 3: try { try decoder.decodeSingularMessageField(value: &self._task) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    if self.count != 0 {
+      try visitor.visitSingularInt64Field(value: self.count, fieldNumber: 1)
+    }
+    if self.cloneID != 0 {
+      try visitor.visitSingularInt64Field(value: self.cloneID, fieldNumber: 2)
+    }
+    try { if let v = self._task {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
+    } }()
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireActedOnTasks, rhs: WireActedOnTasks) -> Bool {
+    if lhs.count != rhs.count {return false}
+    if lhs.cloneID != rhs.cloneID {return false}
+    if lhs._task != rhs._task {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireEditTask: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".EditTask"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}command\0\u{1}priority\0\u{1}retry\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularInt64Field(value: &self.id) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self._command) }()
+      case 3: try { try decoder.decodeSingularInt32Field(value: &self._priority) }()
+      case 4: try { try decoder.decodeSingularUInt32Field(value: &self._retry) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    if self.id != 0 {
+      try visitor.visitSingularInt64Field(value: self.id, fieldNumber: 1)
+    }
+    try { if let v = self._command {
+      try visitor.visitSingularStringField(value: v, fieldNumber: 2)
+    } }()
+    try { if let v = self._priority {
+      try visitor.visitSingularInt32Field(value: v, fieldNumber: 3)
+    } }()
+    try { if let v = self._retry {
+      try visitor.visitSingularUInt32Field(value: v, fieldNumber: 4)
+    } }()
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireEditTask, rhs: WireEditTask) -> Bool {
+    if lhs.id != rhs.id {return false}
+    if lhs._command != rhs._command {return false}
+    if lhs._priority != rhs._priority {return false}
+    if lhs._retry != rhs._retry {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

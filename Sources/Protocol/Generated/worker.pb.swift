@@ -36,6 +36,12 @@ public nonisolated enum WireRevokeAction: SwiftProtobuf.Enum, Swift.CaseIterable
 
   /// superseded: kill it, upload nothing, report nothing
   case kill // = 2
+
+  /// a person's wish: pause its command, report Z
+  case suspend // = 3
+
+  /// let it go on, report R
+  case resume // = 4
   case UNRECOGNIZED(Int)
 
   public init() {
@@ -47,6 +53,8 @@ public nonisolated enum WireRevokeAction: SwiftProtobuf.Enum, Swift.CaseIterable
     case 0: self = .unspecified
     case 1: self = .cancel
     case 2: self = .kill
+    case 3: self = .suspend
+    case 4: self = .resume
     default: self = .UNRECOGNIZED(rawValue)
     }
   }
@@ -56,6 +64,8 @@ public nonisolated enum WireRevokeAction: SwiftProtobuf.Enum, Swift.CaseIterable
     case .unspecified: return 0
     case .cancel: return 1
     case .kill: return 2
+    case .suspend: return 3
+    case .resume: return 4
     case .UNRECOGNIZED(let i): return i
     }
   }
@@ -65,6 +75,56 @@ public nonisolated enum WireRevokeAction: SwiftProtobuf.Enum, Swift.CaseIterable
     .unspecified,
     .cancel,
     .kill,
+    .suspend,
+    .resume,
+  ]
+
+}
+
+public nonisolated enum WireWorkerVerb: SwiftProtobuf.Enum, Swift.CaseIterable {
+  public typealias RawValue = Int
+  case unspecified // = 0
+
+  /// it finishes what it has, and takes nothing more
+  case drain // = 1
+
+  /// it takes nothing for now
+  case pause // = 2
+
+  /// it takes tasks again
+  case resume // = 3
+  case UNRECOGNIZED(Int)
+
+  public init() {
+    self = .unspecified
+  }
+
+  public init?(rawValue: Int) {
+    switch rawValue {
+    case 0: self = .unspecified
+    case 1: self = .drain
+    case 2: self = .pause
+    case 3: self = .resume
+    default: self = .UNRECOGNIZED(rawValue)
+    }
+  }
+
+  public var rawValue: Int {
+    switch self {
+    case .unspecified: return 0
+    case .drain: return 1
+    case .pause: return 2
+    case .resume: return 3
+    case .UNRECOGNIZED(let i): return i
+    }
+  }
+
+  // The compiler won't synthesize support with the UNRECOGNIZED case.
+  public static let allCases: [WireWorkerVerb] = [
+    .unspecified,
+    .drain,
+    .pause,
+    .resume,
   ]
 
 }
@@ -167,11 +227,47 @@ public nonisolated struct WireTaskOrder: Sendable {
 
   public var priority: Int32 = 0
 
+  public var inArray: Bool = false
+
+  public var arrayIndex: Int64 = 0
+
+  public var arraySize: Int64 = 0
+
+  /// others may read them, here
+  public var keepOutputs: Bool = false
+
+  /// what is here of the outputs of others: not to be downloaded
+  public var kept: [WireKeptOutput] = []
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
 
   fileprivate var _spec: WireTaskSpec? = nil
+}
+
+/// The outputs of an attempt that ran on the same worker, at the place they were uploaded to.
+public nonisolated struct WireKeptOutput: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var attempt: WireAttemptRef {
+    get {_attempt ?? WireAttemptRef()}
+    set {_attempt = newValue}
+  }
+  /// Returns true if `attempt` has been explicitly set.
+  public var hasAttempt: Bool {self._attempt != nil}
+  /// Clears the value of `attempt`. Subsequent reads from it will return its default value.
+  public mutating func clearAttempt() {self._attempt = nil}
+
+  public var uri: String = String()
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+
+  fileprivate var _attempt: WireAttemptRef? = nil
 }
 
 /// Pushed: what the server no longer wants of this worker.
@@ -202,6 +298,9 @@ public nonisolated struct WireRevocation: Sendable {
   public mutating func clearAttempt() {self._attempt = nil}
 
   public var action: WireRevokeAction = .unspecified
+
+  /// cancel: without grace
+  public var atOnce: Bool = false
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -234,7 +333,7 @@ public nonisolated struct WireReport: Sendable {
 
   public var assignment: Int64 = 0
 
-  /// the letter reached: C D O R U V S F X
+  /// the letter reached: C D O R U V S F X, and Z
   public var status: String = String()
 
   /// microseconds UTC on the worker's clock
@@ -568,7 +667,7 @@ public nonisolated struct WireWorker: @unchecked Sendable {
     set {_uniqueStorage()._name = newValue}
   }
 
-  /// running, offline, draining, lost
+  /// running, paused, quarantined, offline, draining, lost
   public var status: String {
     get {_storage._status}
     set {_uniqueStorage()._status = newValue}
@@ -658,6 +757,28 @@ public nonisolated struct WireWorker: @unchecked Sendable {
     set {_uniqueStorage()._warnings = newValue}
   }
 
+  /// N, T: its step alone; W: all steps of that workflow; G: everything
+  public var scope: String {
+    get {_storage._scope}
+    set {_uniqueStorage()._scope = newValue}
+  }
+
+  public var stepName: String {
+    get {_storage._stepName}
+    set {_uniqueStorage()._stepName = newValue}
+  }
+
+  public var workflowID: Int64 {
+    get {_storage._workflowID}
+    set {_uniqueStorage()._workflowID = newValue}
+  }
+
+  /// why it is paused or quarantined
+  public var reason: String {
+    get {_storage._reason}
+    set {_uniqueStorage()._reason = newValue}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -669,6 +790,99 @@ public nonisolated struct WireListWorkers: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct WireWorkerId: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var id: Int64 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct WireUpdateWorker: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var ids: [Int64] = []
+
+  /// zero: none
+  public var stepID: Int64 {
+    get {_stepID ?? 0}
+    set {_stepID = newValue}
+  }
+  /// Returns true if `stepID` has been explicitly set.
+  public var hasStepID: Bool {self._stepID != nil}
+  /// Clears the value of `stepID`. Subsequent reads from it will return its default value.
+  public mutating func clearStepID() {self._stepID = nil}
+
+  public var concurrency: UInt32 {
+    get {_concurrency ?? 0}
+    set {_concurrency = newValue}
+  }
+  /// Returns true if `concurrency` has been explicitly set.
+  public var hasConcurrency: Bool {self._concurrency != nil}
+  /// Clears the value of `concurrency`. Subsequent reads from it will return its default value.
+  public mutating func clearConcurrency() {self._concurrency = nil}
+
+  public var prefetch: UInt32 {
+    get {_prefetch ?? 0}
+    set {_prefetch = newValue}
+  }
+  /// Returns true if `prefetch` has been explicitly set.
+  public var hasPrefetch: Bool {self._prefetch != nil}
+  /// Clears the value of `prefetch`. Subsequent reads from it will return its default value.
+  public mutating func clearPrefetch() {self._prefetch = nil}
+
+  public var scope: String {
+    get {_scope ?? String()}
+    set {_scope = newValue}
+  }
+  /// Returns true if `scope` has been explicitly set.
+  public var hasScope: Bool {self._scope != nil}
+  /// Clears the value of `scope`. Subsequent reads from it will return its default value.
+  public mutating func clearScope() {self._scope = nil}
+
+  public var permanent: Bool {
+    get {_permanent ?? false}
+    set {_permanent = newValue}
+  }
+  /// Returns true if `permanent` has been explicitly set.
+  public var hasPermanent: Bool {self._permanent != nil}
+  /// Clears the value of `permanent`. Subsequent reads from it will return its default value.
+  public mutating func clearPermanent() {self._permanent = nil}
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+
+  fileprivate var _stepID: Int64? = nil
+  fileprivate var _concurrency: UInt32? = nil
+  fileprivate var _prefetch: UInt32? = nil
+  fileprivate var _scope: String? = nil
+  fileprivate var _permanent: Bool? = nil
+}
+
+public nonisolated struct WireActOnWorkers: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var ids: [Int64] = []
+
+  public var verb: WireWorkerVerb = .unspecified
+
+  /// pause: what runs stands still as well
+  public var running: Bool = false
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -748,7 +962,11 @@ public nonisolated struct WireWorkerStats: @unchecked Sendable {
 fileprivate nonisolated let _protobuf_package = "scitq.v1"
 
 nonisolated extension WireRevokeAction: SwiftProtobuf._ProtoNameProviding {
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0REVOKE_ACTION_UNSPECIFIED\0\u{1}REVOKE_ACTION_CANCEL\0\u{1}REVOKE_ACTION_KILL\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0REVOKE_ACTION_UNSPECIFIED\0\u{1}REVOKE_ACTION_CANCEL\0\u{1}REVOKE_ACTION_KILL\0\u{1}REVOKE_ACTION_SUSPEND\0\u{1}REVOKE_ACTION_RESUME\0")
+}
+
+nonisolated extension WireWorkerVerb: SwiftProtobuf._ProtoNameProviding {
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0WORKER_VERB_UNSPECIFIED\0\u{1}WORKER_VERB_DRAIN\0\u{1}WORKER_VERB_PAUSE\0\u{1}WORKER_VERB_RESUME\0")
 }
 
 nonisolated extension WireReconcile: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
@@ -928,7 +1146,7 @@ nonisolated extension WireOrders: SwiftProtobuf.Message, SwiftProtobuf._MessageI
 
 nonisolated extension WireTaskOrder: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".TaskOrder"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}task_id\0\u{1}assignment\0\u{1}attempt\0\u{1}spec\0\u{1}weight\0\u{1}priority\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}task_id\0\u{1}assignment\0\u{1}attempt\0\u{1}spec\0\u{1}weight\0\u{1}priority\0\u{3}in_array\0\u{3}array_index\0\u{3}array_size\0\u{3}keep_outputs\0\u{1}kept\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -942,6 +1160,11 @@ nonisolated extension WireTaskOrder: SwiftProtobuf.Message, SwiftProtobuf._Messa
       case 4: try { try decoder.decodeSingularMessageField(value: &self._spec) }()
       case 5: try { try decoder.decodeSingularDoubleField(value: &self.weight) }()
       case 6: try { try decoder.decodeSingularInt32Field(value: &self.priority) }()
+      case 7: try { try decoder.decodeSingularBoolField(value: &self.inArray) }()
+      case 8: try { try decoder.decodeSingularInt64Field(value: &self.arrayIndex) }()
+      case 9: try { try decoder.decodeSingularInt64Field(value: &self.arraySize) }()
+      case 10: try { try decoder.decodeSingularBoolField(value: &self.keepOutputs) }()
+      case 11: try { try decoder.decodeRepeatedMessageField(value: &self.kept) }()
       default: break
       }
     }
@@ -970,6 +1193,21 @@ nonisolated extension WireTaskOrder: SwiftProtobuf.Message, SwiftProtobuf._Messa
     if self.priority != 0 {
       try visitor.visitSingularInt32Field(value: self.priority, fieldNumber: 6)
     }
+    if self.inArray != false {
+      try visitor.visitSingularBoolField(value: self.inArray, fieldNumber: 7)
+    }
+    if self.arrayIndex != 0 {
+      try visitor.visitSingularInt64Field(value: self.arrayIndex, fieldNumber: 8)
+    }
+    if self.arraySize != 0 {
+      try visitor.visitSingularInt64Field(value: self.arraySize, fieldNumber: 9)
+    }
+    if self.keepOutputs != false {
+      try visitor.visitSingularBoolField(value: self.keepOutputs, fieldNumber: 10)
+    }
+    if !self.kept.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.kept, fieldNumber: 11)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -980,6 +1218,50 @@ nonisolated extension WireTaskOrder: SwiftProtobuf.Message, SwiftProtobuf._Messa
     if lhs._spec != rhs._spec {return false}
     if lhs.weight != rhs.weight {return false}
     if lhs.priority != rhs.priority {return false}
+    if lhs.inArray != rhs.inArray {return false}
+    if lhs.arrayIndex != rhs.arrayIndex {return false}
+    if lhs.arraySize != rhs.arraySize {return false}
+    if lhs.keepOutputs != rhs.keepOutputs {return false}
+    if lhs.kept != rhs.kept {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireKeptOutput: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".KeptOutput"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}attempt\0\u{1}uri\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularMessageField(value: &self._attempt) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.uri) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    try { if let v = self._attempt {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+    } }()
+    if !self.uri.isEmpty {
+      try visitor.visitSingularStringField(value: self.uri, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireKeptOutput, rhs: WireKeptOutput) -> Bool {
+    if lhs._attempt != rhs._attempt {return false}
+    if lhs.uri != rhs.uri {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1017,7 +1299,7 @@ nonisolated extension WireRevocations: SwiftProtobuf.Message, SwiftProtobuf._Mes
 
 nonisolated extension WireRevocation: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Revocation"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}attempt\0\u{1}action\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}attempt\0\u{1}action\0\u{3}at_once\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1027,6 +1309,7 @@ nonisolated extension WireRevocation: SwiftProtobuf.Message, SwiftProtobuf._Mess
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularMessageField(value: &self._attempt) }()
       case 2: try { try decoder.decodeSingularEnumField(value: &self.action) }()
+      case 3: try { try decoder.decodeSingularBoolField(value: &self.atOnce) }()
       default: break
       }
     }
@@ -1043,12 +1326,16 @@ nonisolated extension WireRevocation: SwiftProtobuf.Message, SwiftProtobuf._Mess
     if self.action != .unspecified {
       try visitor.visitSingularEnumField(value: self.action, fieldNumber: 2)
     }
+    if self.atOnce != false {
+      try visitor.visitSingularBoolField(value: self.atOnce, fieldNumber: 3)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: WireRevocation, rhs: WireRevocation) -> Bool {
     if lhs._attempt != rhs._attempt {return false}
     if lhs.action != rhs.action {return false}
+    if lhs.atOnce != rhs.atOnce {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1855,7 +2142,7 @@ nonisolated extension WireWorkerCleaned: SwiftProtobuf.Message, SwiftProtobuf._M
 
 nonisolated extension WireWorker: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Worker"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}name\0\u{1}status\0\u{1}concurrency\0\u{1}prefetch\0\u{1}hostname\0\u{1}ipv4\0\u{1}ipv6\0\u{1}flavor\0\u{1}provider\0\u{1}region\0\u{3}step_id\0\u{1}permanent\0\u{1}host\0\u{1}software\0\u{3}last_beat_at\0\u{3}created_at\0\u{3}active_tasks\0\u{1}warnings\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}name\0\u{1}status\0\u{1}concurrency\0\u{1}prefetch\0\u{1}hostname\0\u{1}ipv4\0\u{1}ipv6\0\u{1}flavor\0\u{1}provider\0\u{1}region\0\u{3}step_id\0\u{1}permanent\0\u{1}host\0\u{1}software\0\u{3}last_beat_at\0\u{3}created_at\0\u{3}active_tasks\0\u{1}warnings\0\u{1}scope\0\u{3}step_name\0\u{3}workflow_id\0\u{1}reason\0")
 
   fileprivate class _StorageClass {
     var _id: Int64 = 0
@@ -1877,6 +2164,10 @@ nonisolated extension WireWorker: SwiftProtobuf.Message, SwiftProtobuf._MessageI
     var _createdAt: Int64 = 0
     var _activeTasks: UInt32 = 0
     var _warnings: [String] = []
+    var _scope: String = String()
+    var _stepName: String = String()
+    var _workflowID: Int64 = 0
+    var _reason: String = String()
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -1906,6 +2197,10 @@ nonisolated extension WireWorker: SwiftProtobuf.Message, SwiftProtobuf._MessageI
       _createdAt = source._createdAt
       _activeTasks = source._activeTasks
       _warnings = source._warnings
+      _scope = source._scope
+      _stepName = source._stepName
+      _workflowID = source._workflowID
+      _reason = source._reason
     }
   }
 
@@ -1943,6 +2238,10 @@ nonisolated extension WireWorker: SwiftProtobuf.Message, SwiftProtobuf._MessageI
         case 17: try { try decoder.decodeSingularInt64Field(value: &_storage._createdAt) }()
         case 18: try { try decoder.decodeSingularUInt32Field(value: &_storage._activeTasks) }()
         case 19: try { try decoder.decodeRepeatedStringField(value: &_storage._warnings) }()
+        case 20: try { try decoder.decodeSingularStringField(value: &_storage._scope) }()
+        case 21: try { try decoder.decodeSingularStringField(value: &_storage._stepName) }()
+        case 22: try { try decoder.decodeSingularInt64Field(value: &_storage._workflowID) }()
+        case 23: try { try decoder.decodeSingularStringField(value: &_storage._reason) }()
         default: break
         }
       }
@@ -2012,6 +2311,18 @@ nonisolated extension WireWorker: SwiftProtobuf.Message, SwiftProtobuf._MessageI
       if !_storage._warnings.isEmpty {
         try visitor.visitRepeatedStringField(value: _storage._warnings, fieldNumber: 19)
       }
+      if !_storage._scope.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._scope, fieldNumber: 20)
+      }
+      if !_storage._stepName.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._stepName, fieldNumber: 21)
+      }
+      if _storage._workflowID != 0 {
+        try visitor.visitSingularInt64Field(value: _storage._workflowID, fieldNumber: 22)
+      }
+      if !_storage._reason.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._reason, fieldNumber: 23)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -2040,6 +2351,10 @@ nonisolated extension WireWorker: SwiftProtobuf.Message, SwiftProtobuf._MessageI
         if _storage._createdAt != rhs_storage._createdAt {return false}
         if _storage._activeTasks != rhs_storage._activeTasks {return false}
         if _storage._warnings != rhs_storage._warnings {return false}
+        if _storage._scope != rhs_storage._scope {return false}
+        if _storage._stepName != rhs_storage._stepName {return false}
+        if _storage._workflowID != rhs_storage._workflowID {return false}
+        if _storage._reason != rhs_storage._reason {return false}
         return true
       }
       if !storagesAreEqual {return false}
@@ -2063,6 +2378,135 @@ nonisolated extension WireListWorkers: SwiftProtobuf.Message, SwiftProtobuf._Mes
   }
 
   public static func ==(lhs: WireListWorkers, rhs: WireListWorkers) -> Bool {
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireWorkerId: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".WorkerId"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularInt64Field(value: &self.id) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.id != 0 {
+      try visitor.visitSingularInt64Field(value: self.id, fieldNumber: 1)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireWorkerId, rhs: WireWorkerId) -> Bool {
+    if lhs.id != rhs.id {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireUpdateWorker: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".UpdateWorker"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}ids\0\u{3}step_id\0\u{1}concurrency\0\u{1}prefetch\0\u{1}scope\0\u{1}permanent\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeRepeatedInt64Field(value: &self.ids) }()
+      case 2: try { try decoder.decodeSingularInt64Field(value: &self._stepID) }()
+      case 3: try { try decoder.decodeSingularUInt32Field(value: &self._concurrency) }()
+      case 4: try { try decoder.decodeSingularUInt32Field(value: &self._prefetch) }()
+      case 5: try { try decoder.decodeSingularStringField(value: &self._scope) }()
+      case 6: try { try decoder.decodeSingularBoolField(value: &self._permanent) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    if !self.ids.isEmpty {
+      try visitor.visitPackedInt64Field(value: self.ids, fieldNumber: 1)
+    }
+    try { if let v = self._stepID {
+      try visitor.visitSingularInt64Field(value: v, fieldNumber: 2)
+    } }()
+    try { if let v = self._concurrency {
+      try visitor.visitSingularUInt32Field(value: v, fieldNumber: 3)
+    } }()
+    try { if let v = self._prefetch {
+      try visitor.visitSingularUInt32Field(value: v, fieldNumber: 4)
+    } }()
+    try { if let v = self._scope {
+      try visitor.visitSingularStringField(value: v, fieldNumber: 5)
+    } }()
+    try { if let v = self._permanent {
+      try visitor.visitSingularBoolField(value: v, fieldNumber: 6)
+    } }()
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireUpdateWorker, rhs: WireUpdateWorker) -> Bool {
+    if lhs.ids != rhs.ids {return false}
+    if lhs._stepID != rhs._stepID {return false}
+    if lhs._concurrency != rhs._concurrency {return false}
+    if lhs._prefetch != rhs._prefetch {return false}
+    if lhs._scope != rhs._scope {return false}
+    if lhs._permanent != rhs._permanent {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireActOnWorkers: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".ActOnWorkers"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}ids\0\u{1}verb\0\u{1}running\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeRepeatedInt64Field(value: &self.ids) }()
+      case 2: try { try decoder.decodeSingularEnumField(value: &self.verb) }()
+      case 3: try { try decoder.decodeSingularBoolField(value: &self.running) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.ids.isEmpty {
+      try visitor.visitPackedInt64Field(value: self.ids, fieldNumber: 1)
+    }
+    if self.verb != .unspecified {
+      try visitor.visitSingularEnumField(value: self.verb, fieldNumber: 2)
+    }
+    if self.running != false {
+      try visitor.visitSingularBoolField(value: self.running, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireActOnWorkers, rhs: WireActOnWorkers) -> Bool {
+    if lhs.ids != rhs.ids {return false}
+    if lhs.verb != rhs.verb {return false}
+    if lhs.running != rhs.running {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

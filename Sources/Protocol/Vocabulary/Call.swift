@@ -35,22 +35,43 @@ public enum Method: UInt16, CaseIterable, Sendable {
   case listTasks = 21
   case getTask = 22
   case retryTask = 23
-  case cancelTask = 24
   case waitTasks = 25
   case explainTask = 26
   case readLog = 27
   case taskFiles = 28
+  case findTask = 29
+  case actOnTask = 30
+  case editTask = 31
+  case readEvents = 32
   case listWorkers = 40
   case workerStats = 41
   case deleteWorkers = 42
   case cleanWorkers = 43
+  case updateWorkers = 44
+  case actOnWorkers = 45
+  case explainWorker = 46
   case listUsers = 60
   case createUser = 61
   case updateUser = 62
   case deleteUser = 63
+  case logout = 64
+  case revokeTokens = 65
   case serverStatus = 80
   case remotes = 81
   case remoteList = 82
+  // Workflows and steps. 24 was the cancellation of one task.
+  case createWorkflow = 140
+  case listWorkflows = 141
+  case getWorkflow = 142
+  case updateWorkflow = 143
+  case actOnWorkflow = 144
+  case waitWorkflows = 145
+  case createStep = 150
+  case listSteps = 151
+  case getStep = 152
+  case updateStep = 153
+  case actOnStep = 154
+  case stepStats = 155
   // Workers.
   case reconcile = 100
   case report = 101
@@ -90,13 +111,26 @@ extension Call where Request == WireTaskId, Response == WireTask {
   /// One task, with everything known of it.
   public static var getTask: Self { .init(.getTask) }
 }
-extension Call where Request == WireRetryTask, Response == WireTaskId {
-  /// Clones a failed or canceled task (`force`: a succeeded one); answers the clone's id.
+extension Call where Request == WireTaskRef, Response == WireTaskOrJob {
+  /// The task or job of this id, or the newest attempt of the task with this index in a job.
+  public static var findTask: Self { .init(.findTask) }
+}
+extension Call where Request == WireRetryTask, Response == WireTasksRetried {
+  /// Clones a failed or canceled task (`force`: a succeeded one), or those of a job; answers the clones' ids.
   public static var retryTask: Self { .init(.retryTask) }
 }
-extension Call where Request == WireCancelTask, Response == WireTask {
-  /// Asks for the end of a task. Answered when the wish is durable: the task may still be running then.
-  public static var cancelTask: Self { .init(.cancelTask) }
+extension Call where Request == WireActOnTask, Response == WireActedOnTasks {
+  /// Cancels, suspends, resumes, starts or deletes a task or a whole job. Answered when the wish is durable: what
+  /// runs on a worker may do so for a moment longer.
+  public static var actOnTask: Self { .init(.actOnTask) }
+}
+extension Call where Request == WireEditTask, Response == WireTask {
+  /// Changes a task that no worker has.
+  public static var editTask: Self { .init(.editTask) }
+}
+extension Feed where Request == WireReadEvents, Item == WireEvent {
+  /// What happened, in its order; with `follow` what happens from now on as well.
+  public static var readEvents: Self { .init(.readEvents) }
 }
 extension Feed where Request == WireWaitTasks, Item == WireTask {
   /// Each task once it has ended for good: the newest attempt, no retry to come.
@@ -136,6 +170,68 @@ extension Call where Request == WireWorkerIds, Response == WireWorkerStatsList {
 extension Call where Request == WireWorkerIds, Response == WireEmpty {
   /// Deletes workers: what had not started is given to others, what ran is lost, their credentials die.
   public static var deleteWorkers: Self { .init(.deleteWorkers) }
+}
+extension Call where Request == WireUpdateWorker, Response == WireWorkerList {
+  /// Gives workers another step, scope, concurrency or prefetch; answers them as they are now.
+  public static var updateWorkers: Self { .init(.updateWorkers) }
+}
+extension Call where Request == WireActOnWorkers, Response == WireWorkerList {
+  /// Drains, pauses or resumes workers; answers them as they are now.
+  public static var actOnWorkers: Self { .init(.actOnWorkers) }
+}
+extension Call where Request == WireWorkerId, Response == WireExplanation {
+  /// Why the worker has nothing more to do than it has, in one sentence.
+  public static var explainWorker: Self { .init(.explainWorker) }
+}
+extension Call where Request == WireCreateWorkflow, Response == WireWorkflow {
+  public static var createWorkflow: Self { .init(.createWorkflow) }
+}
+extension Call where Request == WireListWorkflows, Response == WireWorkflowList {
+  /// Newest first. At most 1,000 a call.
+  public static var listWorkflows: Self { .init(.listWorkflows) }
+}
+extension Call where Request == WireWorkflowId, Response == WireWorkflow {
+  public static var getWorkflow: Self { .init(.getWorkflow) }
+}
+extension Call where Request == WireUpdateWorkflow, Response == WireWorkflow {
+  public static var updateWorkflow: Self { .init(.updateWorkflow) }
+}
+extension Call where Request == WireActOnWorkflow, Response == WireWorkflow {
+  /// Starts, suspends, resumes, cancels or deletes a workflow; answers it as it is (as it was, when it is gone).
+  public static var actOnWorkflow: Self { .init(.actOnWorkflow) }
+}
+extension Feed where Request == WireWaitWorkflows, Item == WireWorkflow {
+  /// Each workflow once nothing in it can go on.
+  public static var waitWorkflows: Self { .init(.waitWorkflows) }
+}
+extension Call where Request == WireCreateStep, Response == WireStep {
+  public static var createStep: Self { .init(.createStep) }
+}
+extension Call where Request == WireListSteps, Response == WireStepList {
+  /// In the order in which they were made.
+  public static var listSteps: Self { .init(.listSteps) }
+}
+extension Call where Request == WireStepId, Response == WireStep {
+  public static var getStep: Self { .init(.getStep) }
+}
+extension Call where Request == WireUpdateStep, Response == WireStep {
+  public static var updateStep: Self { .init(.updateStep) }
+}
+extension Call where Request == WireActOnStep, Response == WireStep {
+  /// Suspends, resumes, cancels or deletes a step; answers it as it is (as it was, when it is gone).
+  public static var actOnStep: Self { .init(.actOnStep) }
+}
+extension Call where Request == WireReadStepStats, Response == WireStepStatsList {
+  /// How long each phase took, by step.
+  public static var stepStats: Self { .init(.stepStats) }
+}
+extension Call where Request == WireEmpty, Response == WireEmpty {
+  /// Revokes the token that this connection came with.
+  public static var logout: Self { .init(.logout) }
+}
+extension Call where Request == WireUserId, Response == WireEmpty {
+  /// Revokes all tokens of a user.
+  public static var revokeTokens: Self { .init(.revokeTokens) }
 }
 extension Call where Request == WireEmpty, Response == WireUserList {
   public static var listUsers: Self { .init(.listUsers) }

@@ -30,6 +30,12 @@ public struct StepID: Identifier {
   public init(rawValue: Int64) { self.rawValue = rawValue }
 }
 
+/// Steps that belong together, and are owned, weighed and ended together.
+public struct WorkflowID: Identifier {
+  public let rawValue: Int64
+  public init(rawValue: Int64) { self.rawValue = rawValue }
+}
+
 /// A person with an account.
 public struct UserID: Identifier {
   public let rawValue: Int64

@@ -88,7 +88,7 @@ struct WorkerRow: Sendable {
   /// As the scheduler sees it.
   func entry(isConnected: Bool) -> WorkerEntry {
     WorkerEntry(
-      id: id, step: step, concurrency: concurrency, prefetch: prefetch,
+      id: id, serves: step.map(Serving.step) ?? .loose, concurrency: concurrency, prefetch: prefetch,
       capacity: Needs(
         cpuMilli: Int32(clamping: Int64((host.cpu * 1000).rounded())),
         memoryMiB: Int32(clamping: host.memoryBytes >> 20), diskMiB: Int32(clamping: host.diskBytes >> 20),

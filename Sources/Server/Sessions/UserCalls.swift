@@ -32,14 +32,18 @@ struct UserCalls {
     case .retryTask:
       return try await ScitqServer.answer(Call.retryTask, payload) { (request) async throws(CallError) in
         let id: TaskID = try await context.engine.ask { .retry(request, by: user, $0) }
-        var answer = WireTaskId()
-        answer.id = id.rawValue
+        var answer = WireTasksRetried()
+        answer.firstID = id.rawValue
+        answer.count = 1
         return answer
       }
-    case .cancelTask:
-      return try await ScitqServer.answer(Call.cancelTask, payload) { (request) async throws(CallError) in
+    case .actOnTask:
+      return try await ScitqServer.answer(Call.actOnTask, payload) { (request) async throws(CallError) in
         try await context.engine.ask { .cancel(TaskID(request.id), by: user, $0) }
-        return try await task(TaskID(request.id))
+        var done = WireActedOnTasks()
+        done.count = 1
+        done.task = try await task(TaskID(request.id))
+        return done
       }
     case .waitTasks:
       try await waitTasks(try parse(payload))
