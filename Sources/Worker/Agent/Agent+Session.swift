@@ -179,7 +179,7 @@ extension Agent {
         switch one.action {
         case .cancel: revoke(attempt, .cancel)
         case .kill: revoke(attempt, .kill)
-        case .unspecified, .UNRECOGNIZED:
+        case .suspend, .resume, .unspecified, .UNRECOGNIZED:
           logger.warning("the server revokes task \(attempt.id.task) in a way this version does not know")
         }
       }
