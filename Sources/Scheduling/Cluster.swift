@@ -348,4 +348,5 @@ extension Cluster {
   package mutating func set(_ user: UserEntry) {}
   package mutating func hold(_ id: TaskID, _ isHeld: Bool) {}
   package mutating func wishSuspend(_ id: TaskID, _ wish: Bool) {}
+  package mutating func unsettle(_ prerequisite: TaskID) {}
 }

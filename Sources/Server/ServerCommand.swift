@@ -90,10 +90,11 @@ public struct ServerCommand: AsyncParsableCommand {
       directory: directory, maxBytes: configuration.logs.maxLogBytes, compress: configuration.logs.compress,
       threadPool: threads, logger: logger)
     let watch = TaskWatch()
+    let events = EventWatch()
     let registry = WorkerRegistry()
     let engine = Engine(
-      store: store, logs: logs, watch: watch, registry: registry, configuration: configuration, logger: logger
-    )
+      store: store, logs: logs, watch: watch, events: events, registry: registry, configuration: configuration,
+      logger: logger)
     let accounts = Accounts(
       store: store, engine: engine, passwords: PasswordHash(threadPool: threads),
       configuration: configuration,
@@ -105,7 +106,7 @@ public struct ServerCommand: AsyncParsableCommand {
       logger: logger, archive: configuration.publicArchive)
     let context = SessionContext(
       configuration: configuration, store: store, engine: engine, logs: logs, accounts: accounts,
-      watch: watch,
+      watch: watch, events: events,
       workers: registry, cleanings: Cleanings(), transfer: transfer, authorityPEM: identity.authorityPEM,
       startedAt: microsecondsNow(), logger: logger)
     var tls = TLSConfiguration.makeServerConfiguration(

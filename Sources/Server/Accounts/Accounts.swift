@@ -1,5 +1,6 @@
 import Foundation
 import GRDB
+import Scheduling
 import ScitqProtocol
 
 /// A person with an account, as the server knows them.
@@ -7,15 +8,38 @@ struct User: Sendable, Hashable {
   var id: UserID
   var username: String
   var email: String
-  var isAdmin: Bool
+  var role: Role
+  /// Of the shares of users, in thousandths.
+  var weightMilli: Int32
+  /// Tasks on workers at once; nil: no limit.
+  var maximumRunning: Int32?
+  /// The sum of what those state, in thousandths of a cpu; nil: no limit.
+  var maximumCPUMilli: Int64?
   var createdAt: Int64
+
+  /// What a user may do: everything; submit, and change what is theirs; or look.
+  enum Role: String, Sendable, CaseIterable {
+    case admin, user
+    case readOnly = "read-only"
+  }
+
+  var isAdmin: Bool { role == .admin }
 
   init(_ row: Row) {
     id = UserID(row["id"])
     username = row["username"]
     email = row["email"]
-    isAdmin = row["admin"]
+    role = Role(rawValue: row["role"]) ?? .readOnly
+    weightMilli = row["weight_milli"]
+    maximumRunning = row["maximum_running"]
+    maximumCPUMilli = row["maximum_cpu_milli"]
     createdAt = row["created_at"]
+  }
+
+  /// As the scheduler sees them.
+  var entry: UserEntry {
+    UserEntry(
+      id: id, weightMilli: weightMilli, maximumRunning: maximumRunning, maximumCPUMilli: maximumCPUMilli)
   }
 
   var view: WireUserView {
@@ -24,6 +48,10 @@ struct User: Sendable, Hashable {
     view.username = username
     view.email = email
     view.admin = isAdmin
+    view.role = role.rawValue
+    view.weight = Double(weightMilli) / 1000
+    view.maximumRunning = UInt32(clamping: maximumRunning ?? 0)
+    view.maximumCpu = Double(maximumCPUMilli ?? 0) / 1000
     view.createdAt = createdAt
     return view
   }
@@ -37,6 +65,7 @@ actor Accounts {
   private let configuration: Configuration
   private let joinTokenHash: String
   private var throttle = LoginThrottle()
+  nonisolated let revocations = Revocations()
 
   init(
     store: Store, engine: Engine, passwords: PasswordHash, configuration: Configuration, joinToken: String
@@ -56,8 +85,9 @@ actor Accounts {
     let token = Secret.make(.user)
     let hash = Secret.hash(token)
     let now = microsecondsNow()
-    let expires = now + configuration.tokens.userTTL.microseconds
-    try await engine.write { db in
+    let most = configuration.tokens.userTTL.microseconds
+    let expires = now + (request.lifetimeMs > 0 ? min(most, request.lifetimeMs.multipliedClamping(by: 1000)) : most)
+    try await engine.write(saying: [Self.event(user.id, "login", by: user.id, address)]) { db in
       try db.execute(sql: "DELETE FROM session WHERE expires_at < ?", arguments: [now])
       try db.execute(
         sql: "INSERT INTO session (token_hash, user_id, created_at, expires_at) VALUES (?, ?, ?, ?)",
@@ -121,6 +151,31 @@ actor Accounts {
     return user
   }
 
+  /// The token is worth nothing any more.
+  func logout(_ hash: String, _ user: User) async throws(CallError) {
+    try await engine.write(saying: [Self.event(user.id, "logout", by: user.id)]) { db in
+      try db.execute(sql: "DELETE FROM session WHERE token_hash = ?", arguments: [hash])
+    }
+    revocations.revoke(token: hash)
+  }
+
+  /// All tokens of a user are worth nothing any more.
+  func revokeTokens(of id: UserID, by caller: User) async throws(CallError) {
+    let user = try await get(id)
+    try await engine.write(saying: [Self.event(user.id, "tokens-revoked", by: caller.id)]) { db in
+      try db.execute(sql: "DELETE FROM session WHERE user_id = ?", arguments: [user.id.rawValue])
+    }
+    revocations.revoke(user: user.id)
+  }
+
+  private static func event(_ user: UserID, _ what: String, by caller: UserID?, _ reason: String? = nil)
+    -> Batch.Event
+  {
+    Batch.Event(
+      object: "user", first: user.rawValue, last: user.rawValue, from: nil, to: what, worker: nil, user: caller,
+      reason: reason)
+  }
+
   func isJoinToken(_ token: String) -> Bool { Secret.equal(Secret.hash(token), joinTokenHash) }
 
   // MARK: Users
@@ -133,47 +188,89 @@ actor Accounts {
     } catch { throw Engine.unavailable(error) }
   }
 
-  func create(_ request: WireCreateUser) async throws(CallError) -> User {
+  /// - Parameter caller: nil for the first account, which the server makes itself.
+  func create(_ request: WireCreateUser, by caller: User?) async throws(CallError) -> User {
     try Self.check(name: request.username)
+    let role = try Self.role(request.role, admin: request.admin)
     let hash = try await hash(request.password)
     let now = microsecondsNow()
     try await refusingDoubles(request.username) { () async throws(CallError) in
       try await self.engine.write { db in
         try db.execute(
-          sql: "INSERT INTO user (username, email, password, admin, created_at) VALUES (?, ?, ?, ?, ?)",
-          arguments: [request.username, request.email, hash, request.admin, now])
+          sql: "INSERT INTO user (username, email, password, role, created_at) VALUES (?, ?, ?, ?, ?)",
+          arguments: [request.username, request.email, hash, role.rawValue, now])
       }
     }
-    return try await named(request.username)
+    let user = try await named(request.username)
+    try await engine.write(saying: [Self.event(user.id, "created", by: caller?.id, user.username)]) { _ in }
+    engine.send(.user(user.entry))
+    return user
   }
 
-  func update(_ request: WireUpdateUser) async throws(CallError) -> User {
+  func update(_ request: WireUpdateUser, by caller: User) async throws(CallError) -> User {
     let user = try await get(UserID(request.id))
     if request.hasUsername { try Self.check(name: request.username) }
-    if request.hasAdmin, !request.admin { try await keepAnAdmin(but: user) }
-    try await refusingDoubles(request.username) { () async throws(CallError) in
-      try await self.engine.write { db in
+    var role = user.role
+    if request.hasRole {
+      role = try Self.role(request.role, admin: false)
+    } else if request.hasAdmin {
+      role = request.admin ? .admin : user.role == .admin ? .user : user.role
+    }
+    if role != .admin { try await keepAnAdmin(but: user) }
+    if request.hasWeight, !(0.001...1000).contains(request.weight) {
+      throw CallError(.invalid, "the weight is \(request.weight); it is from 0.001 to 1000", field: "weight")
+    }
+    if request.hasMaximumCpu, !(0...1_000_000).contains(request.maximumCpu) {
+      throw CallError(
+        .invalid, "the maximum of cpu is \(request.maximumCpu); it is from 0 (no limit) to 1000000",
+        field: "maximum-cpu")
+    }
+    let weight = request.hasWeight ? Int32((request.weight * 1000).rounded()) : user.weightMilli
+    let running =
+      request.hasMaximumRunning
+      ? request.maximumRunning == 0 ? nil : Int32(clamping: request.maximumRunning) : user.maximumRunning
+    let cpu =
+      request.hasMaximumCpu
+      ? request.maximumCpu == 0 ? nil : Int64((request.maximumCpu * 1000).rounded()) : user.maximumCPUMilli
+    try await refusingDoubles(request.username == user.username ? "" : request.username) {
+      [role] () async throws(CallError) in
+      try await self.engine.write(saying: [Self.event(user.id, "updated", by: caller.id)]) { db in
         try db.execute(
           sql: """
-            UPDATE user SET username = coalesce(?, username), email = coalesce(?, email), admin = coalesce(?, admin)
+            UPDATE user SET username = coalesce(?, username), email = coalesce(?, email), role = ?,
+              weight_milli = ?, maximum_running = ?, maximum_cpu_milli = ?
             WHERE id = ?
             """,
           arguments: [
             request.hasUsername ? request.username : nil, request.hasEmail ? request.email : nil,
-            request.hasAdmin ? request.admin : nil, request.id,
+            role.rawValue, weight, running, cpu, request.id,
           ])
       }
     }
-    return try await get(UserID(request.id))
+    // What is open now knows the old role.
+    if role != user.role { revocations.revoke(user: user.id) }
+    let changed = try await get(UserID(request.id))
+    engine.send(.user(changed.entry))
+    return changed
+  }
+
+  private static func role(_ text: String, admin: Bool) throws(CallError) -> User.Role {
+    if text.isEmpty { return admin ? .admin : .user }
+    guard let role = User.Role(rawValue: text) else {
+      throw CallError(
+        .invalid, "\"\(text.prefix(40))\" is no role; they are admin, user and read-only", field: "role")
+    }
+    return role
   }
 
   /// Their tokens die with them; their tasks stay.
-  func delete(_ id: UserID) async throws(CallError) {
+  func delete(_ id: UserID, by caller: User) async throws(CallError) {
     let user = try await get(id)
     try await keepAnAdmin(but: user)
-    try await engine.write { db in
+    try await engine.write(saying: [Self.event(user.id, "deleted", by: caller.id, user.username)]) { db in
       try db.execute(sql: "DELETE FROM user WHERE id = ?", arguments: [id.rawValue])
     }
+    revocations.revoke(user: id)
   }
 
   /// With the current password; or, for an admin who is logged in, another's without it.
@@ -187,11 +284,14 @@ actor Accounts {
       user = try await check(request.username, request.currentPassword, from: address)
     }
     let hash = try await hash(request.newPassword)
-    try await engine.write { db in
+    try await engine.write(
+      saying: [Self.event(user.id, "password-changed", by: caller?.id ?? user.id)]
+    ) { db in
       try db.execute(sql: "UPDATE user SET password = ? WHERE id = ?", arguments: [hash, user.id.rawValue])
       // Whoever knew the old one is out.
       try db.execute(sql: "DELETE FROM session WHERE user_id = ?", arguments: [user.id.rawValue])
     }
+    revocations.revoke(user: user.id)
   }
 
   /// Makes the first account when there is none. The password, where it had to be made up.
@@ -203,7 +303,7 @@ actor Accounts {
     request.email = configuration.admin.email
     request.password = password
     request.admin = true
-    _ = try await create(request)
+    _ = try await create(request, by: nil)
     return configuration.admin.password == nil ? password : nil
   }
 
@@ -253,6 +353,13 @@ actor Accounts {
         .invalid, "a user name has 1 to 64 letters, digits and . _ - @; this is \"\(name.prefix(80))\"",
         field: "username")
     }
+  }
+}
+
+extension Int64 {
+  func multipliedClamping(by other: Int64) -> Int64 {
+    let (product, overflow) = multipliedReportingOverflow(by: other)
+    return overflow ? .max : product
   }
 }
 

@@ -1,4 +1,5 @@
 import GRDB
+import Scheduling
 import ScitqProtocol
 
 /// What the engine can be asked to do. Each is answered only when what it changed is durable.
@@ -6,8 +7,10 @@ enum Command: Sendable {
   typealias Reply<Value: Sendable> = @Sendable (Result<Value, CallError>) -> Void
 
   case submit(Submission, Reply<WireTasksCreated>)
-  case retry(WireRetryTask, by: User, Reply<TaskID>)
-  case cancel(TaskID, by: User, Reply<Void>)
+  case retry(WireRetryTask, by: User, Reply<WireTasksRetried>)
+  case act(WireActOnTask, by: User, Reply<WireActedOnTasks>)
+  case edit(WireEditTask, by: User, Reply<Void>)
+  case flow(FlowCommand, by: User, Reply<Int64>)
   case connect(WireWorkerIdentity, software: String, credential: String?, Reply<WireWorkerWelcome>)
   case reconcile(WorkerID, epoch: Int64, [WireHeldAttempt], Reply<WireReconciled>)
   /// The worker has its reconciliation: orders may follow.
@@ -16,11 +19,15 @@ enum Command: Sendable {
   case report(WorkerID, epoch: Int64, [WireReport], Reply<WireReportsAccepted>)
   case leave(WorkerID, epoch: Int64, Reply<Void>)
   case deleteWorkers([WorkerID], by: User, Reply<Void>)
+  case updateWorkers(WireUpdateWorker, by: User, Reply<Void>)
+  case actOnWorkers(WireActOnWorkers, by: User, Reply<Void>)
   /// A change that moves no task: accounts.
-  case write(@Sendable (Database) throws -> Void, Reply<Void>)
+  case write(@Sendable (Database) throws -> Void, [Batch.Event], Reply<Void>)
+  /// A user's share or limits have changed.
+  case user(UserEntry)
   /// It was looked whether the output of a task exists: where there is one, or nil.
   case checked(TaskID, existing: String?)
-  /// Time has passed: look at the leases.
+  /// Time has passed: look at the leases and timers.
   case tick
 
   /// Refuses it.
@@ -28,16 +35,30 @@ enum Command: Sendable {
     switch self {
     case .submit(_, let reply): reply(.failure(error))
     case .retry(_, _, let reply): reply(.failure(error))
-    case .cancel(_, _, let reply): reply(.failure(error))
+    case .act(_, _, let reply): reply(.failure(error))
+    case .edit(_, _, let reply): reply(.failure(error))
+    case .flow(_, _, let reply): reply(.failure(error))
     case .connect(_, _, _, let reply): reply(.failure(error))
     case .reconcile(_, _, _, let reply): reply(.failure(error))
     case .report(_, _, _, let reply): reply(.failure(error))
     case .leave(_, _, let reply): reply(.failure(error))
     case .deleteWorkers(_, _, let reply): reply(.failure(error))
-    case .write(_, let reply): reply(.failure(error))
-    case .ready, .disconnected, .checked, .tick: break
+    case .updateWorkers(_, _, let reply): reply(.failure(error))
+    case .actOnWorkers(_, _, let reply): reply(.failure(error))
+    case .write(_, _, let reply): reply(.failure(error))
+    case .ready, .disconnected, .user, .checked, .tick: break
     }
   }
+}
+
+/// What can be asked of workflows and steps. Answered with the id of the one that was made or changed.
+enum FlowCommand: Sendable {
+  case createWorkflow(WireCreateWorkflow)
+  case updateWorkflow(WireUpdateWorkflow)
+  case actOnWorkflow(WireActOnWorkflow)
+  case createStep(WireCreateStep)
+  case updateStep(WireUpdateStep)
+  case actOnStep(WireActOnStep)
 }
 
 /// Tasks to be made together, already checked for what one can check without the database.
@@ -45,4 +66,12 @@ struct Submission: Sendable {
   var owner: User
   var key: String
   var tasks: [WireNewTask]
+  /// Instead of tasks.
+  var job: Job?
+
+  struct Job: Sendable {
+    var header: WireNewJob
+    var rows: [WireJobRow]
+    var size: Int64
+  }
 }

@@ -5,7 +5,19 @@ import ScitqProtocol
 extension Engine {
   /// Nil when the task has ended, or never was.
   func explain(_ id: TaskID) -> String? {
-    cluster.explain(task: id)?.description
+    guard let explanation = cluster.explain(task: id) else { return nil }
+    // What it waits for may be a job, of which the cluster knows no more than the number.
+    if case .waiting(let prerequisite, _, let others) = explanation, let job = jobs[prerequisite] {
+      let rest = others == 0 ? "" : "; and for \(others) other \(others == 1 ? "task" : "tasks")"
+      return
+        "waiting for job \(prerequisite), of which \(job.counts[.succeeded]) of \(job.size) tasks have succeeded\(rest)"
+    }
+    return explanation.description
+  }
+
+  func explain(worker id: WorkerID) -> String {
+    let sentence = cluster.explain(worker: id)
+    return workers[id]?.wishReason.map { "\(sentence) (\($0))" } ?? sentence
   }
 
   func activeCounts() -> [WorkerID: Int] {

@@ -62,6 +62,9 @@ extension Engine {
     if status == row.status { return true }
     // Never anything but canceled after an accepted cancel; and canceled only by a person's wish.
     if status == .succeeded || status == .failed, row.cancelRequested { status = .canceled }
+    // It was paused before it heard that nobody wants that any more.
+    let isLate = status == .suspended && row.suspendWish.isEmpty
+    if isLate { cluster.wishSuspend(id, true) }
     do throws(IllegalMove) {
       try cluster.move(id, to: status, by: .worker)
     } catch {
@@ -71,13 +74,22 @@ extension Engine {
       return false
     }
     let from = row.status
-    batch.count(row, -1)
+    count(row, -1)
     row.status = status
-    batch.count(row, +1)
+    count(row, +1)
+    if isLate {
+      cluster.wishSuspend(id, false)
+      announce(.resume, row, to: worker)
+    }
     let at = min(max(report.at, row.assignedAt ?? row.createdAt), batch.now)
+    if let since = row.suspendedAt {
+      row.suspendedFor += max(0, at - since)
+      row.suspendedAt = nil
+    }
     switch status {
     case .downloading: row.downloadStartedAt = at
-    case .running: row.runStartedAt = at
+    case .running: row.runStartedAt = row.runStartedAt ?? at
+    case .suspended: row.suspendedAt = at
     case .uploading, .uploadingFailed: row.runEndedAt = at
     default: break
     }
@@ -93,6 +105,7 @@ extension Engine {
       if report.outBytes == 0, report.errBytes == 0 { announcement.silent.insert(id) }
       if status == .canceled { row.reason = FailureReason.canceled.rawValue }
     }
+    row.measure(leaving: from, at: at, in: &batch.phases)
     batch.event(id, from: from, to: status, worker: worker, reason: status == .succeeded ? nil : row.reason)
     if status.isFinal {
       active[id] = nil
@@ -108,56 +121,78 @@ extension Engine {
   private func conclude(_ row: TaskRow, _ known: Known) {
     var row = row
     announcement.ended.append(row.id)
-    // Lost with its worker, or refused by it: that is nothing the task did, and spends nothing.
-    let blameless =
-      row.reason == FailureReason.workerLost.rawValue || row.reason == FailureReason.refused.rawValue
+    observe(row)
+    if row.status == .canceled, row.suspendWish.contains(.release), !row.cancelRequested {
+      row.message = "its slot was given up while it was suspended"
+      return replace(suspended: row, known)
+    }
     if row.status == .failed, !row.cancelRequested {
-      let mostLosses = Int32(clamping: configuration.workers.maxLosses)
-      if blameless && row.losses + 1 >= mostLosses {
-        row.message = (row.message ?? "") + "; given up after \(row.losses + 1) losses in a row"
-      } else if blameless || row.retry > 0 {
+      let failure = RetryPolicy.Failure(
+        reason: row.reason ?? "", exitCode: row.exitCode, budget: row.retry,
+        earlier: row.attempt - 1 - row.losses, losses: row.losses)
+      let facts = known.facts[row.specID] ?? SpecFacts()
+      let most = Int32(clamping: configuration.workers.maxLosses)
+      switch facts.policy.decide(failure, mostLosses: most) {
+      case .end(let remark):
+        if let remark { row.message = [row.message, remark].compactMap(\.self).joined(separator: "; ") }
+      case .retry(let spendsBudget, let memoryMilli, let delay):
         var clone = row.clone(id: TaskID(nextTask), at: batch.now)
         nextTask += 1
-        if blameless {
-          clone.losses += 1
-        } else {
-          clone.losses = 0
-          clone.retry -= 1
-        }
-        replace(row, with: clone, known.needs[row.id] ?? Needs(), waitingFor: [], moveDependents: true)
+        clone.losses = spendsBudget ? 0 : row.losses + 1
+        if spendsBudget { clone.retry -= 1 }
+        clone.memoryMilli = min(TaskRow.scaled(row.memoryMilli, memoryMilli), 1_000_000)
+        if delay > 0 { clone.notBefore = batch.now + delay }
+        replace(row, with: clone, facts, waitingFor: [], moveDependents: true)
         batch.event(clone.id, from: nil, to: .pending, reason: "retry of task \(row.id)")
+        // A task that stood still with its worker goes on standing still.
+        if row.suspendWish.contains(.task) { move(clone.id, to: .suspended, by: .person) }
         return
       }
     }
     batch.updated[row.id] = row
-    settle(row.id, row.status)
+    settle(row.id, row.status, job: row.job, on: row.worker)
+  }
+
+  /// Puts a suspended clone in the place of an attempt that was given up.
+  private func replace(suspended row: TaskRow, _ known: Known) {
+    var clone = row.clone(id: TaskID(nextTask), at: batch.now)
+    nextTask += 1
+    clone.avoid = nil
+    replace(
+      row, with: clone, known.facts[row.specID] ?? SpecFacts(), waitingFor: [], moveDependents: true)
+    batch.event(clone.id, from: nil, to: .pending, reason: "released from task \(row.id)")
+    move(clone.id, to: .suspended, by: .person)
   }
 
   /// The worker is gone for this task: back to the queue if nothing has happened yet, failed and cloned if it ran.
-  func lose(_ id: TaskID, because message: String, _ known: Known) {
+  ///
+  /// - Parameter reason: of the event; nil: `message` says why.
+  func lose(
+    _ id: TaskID, because message: String, reason: FailureReason? = .workerLost, user: UserID? = nil,
+    _ known: Known
+  ) {
     guard var row = active[id] else { return }
     let from = row.status
-    let to: TaskStatus = row.cancelRequested ? .canceled : from.isBeforeStart ? .pending : .failed
-    do throws(IllegalMove) {
-      try cluster.move(id, to: to, by: row.cancelRequested ? .person : .server)
-    } catch {
-      logger.error("an impossible move", metadata: ["error": "\(error)"])
-      return
-    }
+    let gaveUp = row.suspendWish.contains(.release)
+    let to: TaskStatus = row.cancelRequested || gaveUp ? .canceled : from.isBeforeStart ? .pending : .failed
+    guard shift(id, to: to, by: to == .canceled ? .person : .server) else { return }
     active[id] = nil
-    batch.count(row, -1)
+    count(row, -1)
     row.status = to
-    batch.count(row, +1)
+    count(row, +1)
+    row.measure(leaving: from, at: batch.now, in: &batch.phases)
     batch.event(
-      id, from: from, to: to, worker: row.worker,
-      reason: to == .canceled ? FailureReason.canceled.rawValue : FailureReason.workerLost.rawValue)
+      id, from: from, to: to, worker: row.worker, user: user,
+      reason: to == .canceled ? FailureReason.canceled.rawValue : reason?.rawValue ?? message)
     guard to.isFinal else {
       row.worker = nil
       row.assignedAt = nil
       row.downloadStartedAt = nil
+      row.suspendWish = []
       // Reports earlier in this batch are no longer true; the requeue is written after them.
       batch.updated[id] = nil
       batch.requeued[id] = row
+      becameReady(id)
       return
     }
     row.endedAt = batch.now
@@ -165,4 +200,7 @@ extension Engine {
     if to == .failed { row.message = message }
     conclude(row, known)
   }
+
+  /// Failures of a step on one worker only are that worker's.
+  private func observe(_ row: TaskRow) {}
 }

@@ -1,161 +1,76 @@
+import GRDB
 import Logging
 import Scheduling
 import ScitqProtocol
 
-/// What people ask of tasks.
+/// Retries, and the ends of tasks that no worker has.
 extension Engine {
-  // MARK: Submission
-
-  func submit(_ submission: Submission, _ known: Known, _ reply: @escaping Command.Reply<WireTasksCreated>) {
-    let key = Known.key(submission.owner.id, submission.key)
-    if !submission.key.isEmpty {
-      if let made = known.made[key] { return reply(.success(made)) }
-      // The same call twice in one batch: the second is told what the first made.
-      if let twin = batch.keys.first(where: { $0.user == submission.owner.id && $0.key == submission.key }) {
-        var made = WireTasksCreated()
-        made.firstID = twin.first
-        made.count = twin.count
-        return answer(reply, made)
-      }
-    }
-    for (index, task) in submission.tasks.enumerated() {
-      for dependency in task.dependencies where standing(TaskID(dependency), known) == nil {
-        let place = submission.tasks.count == 1 ? "" : " of task \(index + 1)"
-        return reply(
-          .failure(
-            CallError(
-              .notFound, "dependency \(dependency)\(place) does not exist; name the id of a task",
-              field: "dependency"
-            )))
-      }
-    }
-    var made = WireTasksCreated()
-    made.firstID = nextTask
-    made.count = Int64(submission.tasks.count)
-    var previous: (spec: WireTaskSpec, id: Int64, needs: Needs)?
-    var runs: [(status: TaskStatus, first: Int64, last: Int64)] = []
-    var doomed: [TaskID] = []
-    for task in submission.tasks {
-      if previous == nil || previous!.spec != task.spec {
-        previous = (task.spec, nextSpec, Needs(task.spec.needs, container: task.spec.container))
-        batch.specs.append((nextSpec, task.spec))
-        nextSpec += 1
-      }
-      let (status, toCancel) = add(task, spec: previous!.id, previous!.needs, owner: submission.owner, known)
-      doomed.append(contentsOf: toCancel)
-      if let last = runs.last, last.status == status {
-        runs[runs.count - 1].last += 1
-      } else {
-        runs.append((status, nextTask - 1, nextTask - 1))
-      }
-    }
-    for run in runs {
-      batch.events.append(
-        Batch.Event(
-          object: "task", first: run.first, last: run.last, from: nil, to: run.status.rawValue, worker: nil,
-          user: submission.owner.id, reason: nil))
-    }
-    // Only now: the event of their creation comes before that of their end.
-    cancelDependents(doomed)
-    if !submission.key.isEmpty {
-      batch.keys.append((submission.owner.id, submission.key, made.firstID, made.count))
-    }
-    answer(reply, made)
-  }
-
-  /// How a task named as a prerequisite stands: its newest attempt. Nil when there is none of that id.
-  private func standing(_ id: TaskID, _ known: Known) -> (id: TaskID, status: TaskStatus)? {
-    guard var row = known.newest[id] ?? batch.inserted(id) else { return nil }
-    // This very batch may have put a clone in its place, or ended it.
-    while let next = batch.updated[row.id]?.next ?? row.next, let clone = batch.inserted(next) { row = clone }
-    let status =
-      cluster.task(row.id)?.status ?? batch.updated[row.id]?.status ?? batch.inserted(row.id)?.status
-    return (row.id, status ?? row.status)
-  }
-
-  private func add(
-    _ task: WireNewTask, spec: Int64, _ needs: Needs, owner: User, _ known: Known
-  ) -> (status: TaskStatus, toCancel: [TaskID]) {
-    let id = TaskID(nextTask)
-    nextTask += 1
-    var row = TaskRow(
-      id: id, specID: spec, owner: owner.id, status: .pending, place: id.rawValue, createdAt: batch.now)
-    row.name = task.name
-    row.step = task.stepID == 0 ? nil : StepID(task.stepID)
-    row.priority = task.priority
-    row.weightMilli = task.weight == 0 ? 1000 : max(1, Int32(clamping: Int64((task.weight * 1000).rounded())))
-    row.retry = Int32(clamping: task.retry)
-    row.acceptFailure = task.acceptFailure
-    row.cancelWithPrerequisite = task.onDependencyFailure == .cancel
-    var unmet: [TaskID] = []
-    var failed: [(id: TaskID, status: TaskStatus)] = []
-    for dependency in Set(task.dependencies).sorted() {
-      guard let prerequisite = standing(TaskID(dependency), known) else { continue }
-      let met =
-        prerequisite.status == .succeeded || prerequisite.status == .failed && row.acceptFailure
-      batch.dependencies.append((id, prerequisite.id, met))
-      if met || unmet.contains(prerequisite.id) { continue }
-      unmet.append(prerequisite.id)
-      if prerequisite.status.isFinal { failed.append(prerequisite) }
-    }
-    if task.spec.skipIfExists {
-      row.unchecked = true
-      unmet.append(Self.check(of: id))
-      announcement.checks.append(id)
-    }
-    if !unmet.isEmpty { row.status = TaskStatus.waiting }
-    row.unmet = Int32(unmet.count)
-    batch.insert(row)
-    cluster.add(entry(row, needs), waitingFor: unmet)
-    let toCancel = failed.flatMap { cluster.settle($0.id, outcome: $0.status).toCancel }
-    return (row.status, toCancel)
-  }
-
-  /// What a task waits for that is to be skipped when its output exists: in the cluster, a prerequisite of a number
-  /// that no task has.
-  static func check(of id: TaskID) -> TaskID { TaskID(-id.rawValue) }
-
-  func checked(_ id: TaskID, existing: String?) {
-    // It may have been canceled meanwhile.
-    guard cluster.task(id)?.status == .waiting else { return }
-    batch.checked.append(id)
-    if let existing {
-      end(
-        id, .succeeded, nil, "not run: there are files at \(existing) already", by: .server, user: nil,
-        row: nil)
-    }
-    settle(Self.check(of: id), .succeeded)
-  }
-
   // MARK: Retry
 
   func retry(
-    _ request: WireRetryTask, by user: User, _ known: Known, _ reply: @escaping Command.Reply<TaskID>
+    _ request: WireRetryTask, by user: User, _ known: Known, _ reply: @escaping Command.Reply<WireTasksRetried>
   ) {
     let id = TaskID(request.id)
+    var retried = WireTasksRetried()
+    retried.firstID = nextTask
+    if let tasks = known.jobTasks[id] {
+      if !request.command.isEmpty {
+        return reply(
+          .failure(CallError(.invalid, "a job has one command for all its tasks; edit one of them", field: "id"))
+        )
+      }
+      for task in tasks {
+        guard let row = batch.updated[task] ?? known.rows[task] else { continue }
+        let status = cluster.task(task)?.status ?? row.status
+        if request.failedOnly, status != .failed { continue }
+        if status == .succeeded, !request.force { continue }
+        if refusal(toRetry: row, request, user) == nil { retry(row, request, user, known) }
+      }
+      retried.count = nextTask - retried.firstID
+      if retried.count == 0 {
+        let what = request.failedOnly ? "has failed" : "has failed or was canceled"
+        return reply(.failure(CallError(.conflict, "no task of job \(id) \(what): nothing to retry", field: "id")))
+      }
+      return answer(reply, retried)
+    }
     guard let row = batch.updated[id] ?? known.rows[id] else { return reply(.failure(Self.noTask(id))) }
+    if let refusal = refusal(toRetry: row, request, user) { return reply(.failure(refusal)) }
+    retry(row, request, user, known)
+    retried.count = 1
+    answer(reply, retried)
+  }
+
+  private func refusal(toRetry row: TaskRow, _ request: WireRetryTask, _ user: User) -> CallError? {
+    let id = row.id
     let status = cluster.task(id)?.status ?? row.status
-    if let refusal = Self.forbidden(row, user) { return reply(.failure(refusal)) }
+    if let refusal = forbidden(row, user) { return refusal }
     if let next = row.next {
-      return reply(
-        .failure(CallError(.conflict, "task \(id) was retried already, as task \(next)", field: "id")))
+      return CallError(.conflict, "task \(id) was retried already, as task \(next)", field: "id")
     }
     guard status.isFinal else {
-      return reply(
-        .failure(
-          CallError(
-            .conflict, "task \(id) is \(status.word): only a task that has ended can be retried", field: "id")
-        ))
+      return CallError(
+        .conflict, "task \(id) is \(status.word): only a task that has ended can be retried", field: "id")
     }
     guard status != .succeeded || request.force else {
-      return reply(
-        .failure(
-          CallError(.conflict, "task \(id) has succeeded; --force runs it again all the same", field: "id")))
+      return CallError(.conflict, "task \(id) has succeeded; --force runs it again all the same", field: "id")
     }
+    if row.step != nil, workflow(of: row.step) == nil {
+      return CallError(.conflict, "the step of task \(id) was deleted: submit it anew", field: "id")
+    }
+    return nil
+  }
+
+  private func retry(_ row: TaskRow, _ request: WireRetryTask, _ user: User, _ known: Known) {
+    let id = row.id
+    let status = cluster.task(id)?.status ?? row.status
     var clone = row.clone(id: TaskID(nextTask), at: batch.now)
     nextTask += 1
     clone.losses = 0
     if request.hasRetry_p { clone.retry = Int32(clamping: request.retry) }
+    if !request.command.isEmpty, var spec = known.specs[row.specID] {
+      spec.command = request.command
+      clone.specID = insert(spec)
+    }
     var unmet: [TaskID] = []
     var edges: [(TaskID, Bool)] = []
     for prerequisite in known.prerequisites[id] ?? [] {
@@ -165,104 +80,93 @@ extension Engine {
       if !met, !unmet.contains(standing.id) { unmet.append(standing.id) }
     }
     clone.status = unmet.isEmpty ? .pending : .waiting
+    if !unmet.isEmpty { clone.readyAt = nil }
     clone.unmet = Int32(unmet.count)
+    reopen(row, known)
     replace(
-      row, with: clone, known.needs[id] ?? Needs(), waitingFor: unmet, moveDependents: status != .succeeded)
+      row, with: clone, known.facts[row.specID] ?? SpecFacts(), waitingFor: unmet,
+      moveDependents: status != .succeeded)
     for (prerequisite, met) in edges { batch.dependencies.append((clone.id, prerequisite, met)) }
     batch.event(clone.id, from: nil, to: clone.status, user: user.id, reason: "retry of task \(id)")
-    answer(reply, clone.id)
+  }
+
+  /// What the task is part of, and had ended with it, goes on.
+  private func reopen(_ row: TaskRow, _ known: Known) {
+    if let job = row.job {
+      if jobs[job] == nil { jobs[job] = known.jobs[job] }
+      cluster.unsettle(job)
+    }
+    if var workflow = workflow(of: row.step), workflow.state == .canceled {
+      workflow.state = .running
+      save(workflow)
+      batch.event("workflow", workflow.id.rawValue, "reopened", reason: "retry of task \(row.id)")
+    }
   }
 
   /// Hides a task that has ended behind its clone.
   func replace(
-    _ old: TaskRow, with clone: TaskRow, _ needs: Needs, waitingFor unmet: [TaskID], moveDependents: Bool
+    _ old: TaskRow, with clone: TaskRow, _ facts: SpecFacts, waitingFor unmet: [TaskID], moveDependents: Bool
   ) {
     var old = old
-    batch.count(old, -1)
+    count(old, -1)
     old.next = clone.id
     old.hidden = true
-    batch.count(old, +1)
+    count(old, +1)
     batch.updated[old.id] = old
-    batch.insert(clone)
+    insert(clone)
+    let entry = entry(clone, facts.needs(clone.memoryMilli))
     if moveDependents {
-      cluster.replace(old.id, with: entry(clone, needs), waitingFor: unmet)
+      cluster.replace(old.id, with: entry, waitingFor: unmet)
       batch.replaced.append((old.id, clone.id))
     } else {
-      cluster.add(entry(clone, needs), waitingFor: unmet)
+      cluster.add(entry, waitingFor: unmet)
     }
+    setTimers(of: clone, facts)
   }
 
-  // MARK: Cancel
+  // MARK: Change
 
-  func cancel(_ id: TaskID, by user: User, _ known: Known, _ reply: @escaping Command.Reply<Void>) {
-    guard let row = active[id] ?? batch.inserted(id) ?? batch.updated[id] ?? known.rows[id] else {
-      return reply(.failure(Self.noTask(id)))
-    }
-    if let refusal = Self.forbidden(row, user) { return reply(.failure(refusal)) }
-    guard let status = cluster.task(id)?.status else {
-      let next = batch.updated[id]?.next ?? row.next
-      let ended = (batch.updated[id] ?? row).status.word
+  func edit(_ request: WireEditTask, by user: User, _ known: Known, _ reply: @escaping Command.Reply<Void>) {
+    let id = TaskID(request.id)
+    guard let row = batch.inserted(id) ?? known.rows[id] else { return reply(.failure(Self.noTask(id))) }
+    if let refusal = forbidden(row, user) { return reply(.failure(refusal)) }
+    guard let entry = cluster.task(id), entry.worker == nil else {
       let sentence =
-        next.map { "task \(id) was retried as task \($0): cancel that one" }
-        ?? "task \(id) has ended already: it is \(ended)"
+        cluster.task(id).map { "task \(id) is \($0.status.word) on a worker and cannot be changed; cancel it first" }
+        ?? "task \(id) has ended and never changes again; `scitq task edit --command` retries it with another command"
       return reply(.failure(CallError(.conflict, sentence, field: "id")))
     }
-    if status.isOnWorker {
-      wishCancel(id, user)
-    } else {
-      end(id, .canceled, .canceled, "canceled by \(user.username)", by: .person, user: user.id, row: row)
+    var specID = row.specID
+    if request.hasCommand {
+      guard var spec = known.specs[row.specID] else { return reply(.failure(Self.noTask(id))) }
+      spec.command = request.command
+      specID = insert(spec)
     }
+    let priority = request.hasPriority ? request.priority : row.priority
+    let retry = request.hasRetry ? Int32(clamping: request.retry) : row.retry
+    if request.hasPriority { cluster.setPriority(id, priority) }
+    batch.lastWrites.append { [specID] db in
+      try db.execute(
+        sql: "UPDATE task SET spec_id = ?, priority = ?, retry = ? WHERE id = ?",
+        arguments: [specID, priority, retry, id.rawValue])
+    }
+    batch.event("task", id.rawValue, "edited", from: entry.status, user: user.id)
     answer(reply, ())
-  }
-
-  /// Notes the wish and tells the worker; the task ends when the worker has confirmed the kill.
-  private func wishCancel(_ id: TaskID, _ user: User) {
-    guard var row = active[id], let worker = row.worker, !row.cancelRequested else { return }
-    row.cancelRequested = true
-    row.message = "canceled by \(user.username)"
-    active[id] = row
-    batch.updated[id] = row
-    cluster.wishCancel(id)
-    batch.events.append(
-      Batch.Event(
-        object: "task", first: id.rawValue, last: id.rawValue, from: row.status, to: "cancel-requested",
-        worker: worker, user: user.id, reason: nil))
-    announceCancel(row, to: worker)
-  }
-
-  func announceCancel(_ row: TaskRow, to worker: WorkerID) {
-    var revocation = WireRevocation()
-    revocation.attempt.taskID = row.id.rawValue
-    revocation.attempt.assignment = row.assignment
-    revocation.action = .cancel
-    announcement.revocations[worker, default: WireRevocations()].revocations.append(revocation)
-  }
-
-  func cancelDependents(_ ids: [TaskID]) {
-    for id in ids where cluster.task(id) != nil {
-      end(
-        id, .canceled, .dependency, "a prerequisite failed, and it asked to be canceled then", by: .person,
-        user: nil, row: nil)
-    }
   }
 
   // MARK: The end of a task that no worker has
 
   /// Ends a waiting or ready task.
-  private func end(
+  func end(
     _ id: TaskID, _ status: TaskStatus, _ reason: FailureReason?, _ message: String, by actor: Actor,
-    user: UserID?, row known: TaskRow?
+    user: UserID?
   ) {
-    guard let entry = cluster.task(id) else { return }
-    do throws(IllegalMove) { try cluster.move(id, to: status, by: actor) } catch {
-      logger.error("an impossible move", metadata: ["error": "\(error)"])
-      return
-    }
+    guard let entry = cluster.task(id), shift(id, to: status, by: actor) else { return }
     batch.event(id, from: entry.status, to: status, user: user, reason: reason?.rawValue)
-    batch.waiting[id] = nil
+    batch.standing[id] = nil
     let now = batch.now
     if batch.inserted(id) != nil {
-      batch.changeInserted(id) { row in
+      changeInserted(id) { row in
         row.status = status
         row.reason = reason?.rawValue
         row.message = message
@@ -270,38 +174,70 @@ extension Engine {
         row.endedAt = now
       }
     } else {
-      batch.count(step: entry.step, entry.status, hidden: false, -1)
-      batch.count(step: entry.step, status, hidden: false, +1)
+      count(step: entry.step, job: entry.job, entry.status, hidden: false, -1)
+      count(step: entry.step, job: entry.job, status, hidden: false, +1)
       batch.ended.append((id, status, reason?.rawValue, message))
     }
     announcement.ended.append(id)
-    settle(id, status)
+    settle(id, status, job: entry.job)
   }
 
-  /// What waited for the task goes on, or is canceled with it.
-  func settle(_ id: TaskID, _ outcome: TaskStatus) {
-    let settlement = cluster.settle(id, outcome: outcome)
-    let freed = Set(settlement.freed)
+  /// Moves a task in memory. False, and said in the log, where that cannot be: then somebody counted wrong.
+  func shift(_ id: TaskID, to status: TaskStatus, by actor: Actor) -> Bool {
+    do throws(IllegalMove) {
+      try cluster.move(id, to: status, by: actor)
+      return true
+    } catch {
+      logger.error("an impossible move", metadata: ["error": "\(error)"])
+      return false
+    }
+  }
+
+  func cancelDependents(_ ids: [TaskID]) {
+    for id in ids where cluster.task(id) != nil {
+      end(
+        id, .canceled, .dependency, "a prerequisite failed, and it asked to be canceled then", by: .person,
+        user: nil)
+    }
+  }
+
+  /// What waited for the task goes on, or is canceled with it; and what waits for its job.
+  func settle(_ id: TaskID, _ outcome: TaskStatus, job: TaskID? = nil, on worker: WorkerID? = nil) {
+    let settlement = cluster.settle(id, outcome: outcome, on: worker)
     for task in settlement.changed {
-      let unmet = cluster.task(task)?.unmet ?? 0
-      let status: TaskStatus = freed.contains(task) ? .pending : .waiting
+      guard let entry = cluster.task(task) else { continue }
       if id.rawValue > 0 { batch.met.append((task, id)) }
-      if batch.inserted(task) != nil {
-        batch.changeInserted(task) { row in
-          row.status = status
-          row.unmet = unmet
-        }
-      } else {
-        batch.waiting[task] = (status, unmet)
-        if status == .pending {
-          let step = cluster.task(task)?.step
-          batch.count(step: step, .waiting, hidden: false, -1)
-          batch.count(step: step, .pending, hidden: false, +1)
-        }
-      }
-      if status == .pending { batch.event(task, from: .waiting, to: .pending) }
+      stand(task, entry, was: settlement.freed.contains(task) ? .waiting : entry.status)
     }
     cancelDependents(settlement.toCancel)
+    guard let job, let row = jobs[job], row.status.isFinal else { return }
+    let isWaitedFor = !cluster.dependents(of: job).isEmpty
+    settle(job, row.status)
+    if !isWaitedFor { jobs[job] = nil }
+  }
+
+  /// Notes where a task that no worker has stands now.
+  func stand(_ id: TaskID, _ entry: TaskEntry, was old: TaskStatus, user: UserID? = nil) {
+    let (status, now) = (entry.status, batch.now)
+    let isReady = status == .pending
+    if batch.inserted(id) != nil {
+      changeInserted(id) { row in
+        row.status = status
+        row.unmet = entry.unmet
+        row.suspendWish = status == .suspended ? .task : []
+        row.prefer = entry.prefer ?? row.prefer
+        if isReady { row.readyAt = row.readyAt ?? now }
+      }
+    } else {
+      batch.standing[id] = Batch.Standing(
+        status: status, unmet: entry.unmet, isReady: isReady, prefer: entry.prefer)
+      if status != old {
+        count(step: entry.step, job: entry.job, old, hidden: false, -1)
+        count(step: entry.step, job: entry.job, status, hidden: false, +1)
+      }
+    }
+    if status != old { batch.event(id, from: old, to: status, user: user) }
+    if isReady, old != .pending { becameReady(id) }
   }
 
   // MARK: Refusals
@@ -310,8 +246,9 @@ extension Engine {
     CallError(.notFound, "task \(id) does not exist; `scitq task list` shows those that do", field: "id")
   }
 
-  private static func forbidden(_ row: TaskRow, _ user: User) -> CallError? {
-    row.owner == user.id || user.isAdmin
+  /// A task may be changed by who submitted it, by the owner of its workflow, and by admins.
+  func forbidden(_ row: TaskRow, _ user: User) -> CallError? {
+    row.owner == user.id || user.isAdmin || workflow(of: row.step)?.owner == user.id
       ? nil
       : CallError(.forbidden, "task \(row.id) is another user's: only its owner or an admin may change it")
   }

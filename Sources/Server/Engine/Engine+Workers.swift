@@ -39,8 +39,10 @@ extension Engine {
       welcome.credential = secret
     }
     row.epoch += 1
-    row.concurrency = Int32(clamping: identity.concurrency)
-    row.prefetch = Int32(clamping: identity.prefetch)
+    if !row.isConfigured {
+      row.concurrency = Int32(clamping: identity.concurrency)
+      row.prefetch = Int32(clamping: identity.prefetch)
+    }
     row.permanent = identity.permanent
     row.host = identity.host
     row.hostname = identity.hostname
@@ -49,7 +51,7 @@ extension Engine {
     row.lastBeatAt = batch.now
     save(row)
     ready[row.id] = nil
-    cluster.set(row.entry(isConnected: false))
+    cluster.set(entry(row, isConnected: false))
     batch.event(worker: row.id, "connected")
     welcome.workerID = row.id.rawValue
     welcome.epoch = row.epoch
@@ -77,7 +79,7 @@ extension Engine {
     return "\(wanted)-\(number)"
   }
 
-  private func settings(_ row: WorkerRow) -> WireWorkerSettings {
+  func settings(_ row: WorkerRow) -> WireWorkerSettings {
     var settings = WireWorkerSettings()
     settings.concurrency = UInt32(clamping: row.concurrency)
     settings.prefetch = UInt32(clamping: row.prefetch)
@@ -85,12 +87,17 @@ extension Engine {
     settings.leaseMs = UInt32(clamping: configuration.workers.offlineTimeout.milliseconds)
     settings.killGraceMs = UInt32(clamping: configuration.workers.killGrace.milliseconds)
     settings.maxLogBytes = configuration.logs.maxLogBytes
-    settings.draining = row.status == .draining
+    settings.draining = row.status == .draining || row.wish == .drain
     settings.allowedContainerOptions = configuration.workers.allowedContainerOptions
     return settings
   }
 
-  private func save(_ row: WorkerRow) {
+  /// As the scheduler sees it.
+  func entry(_ row: WorkerRow, isConnected: Bool) -> WorkerEntry {
+    row.entry(isConnected: isConnected, workflow: workflow(of: row.step)?.id)
+  }
+
+  func save(_ row: WorkerRow) {
     workers[row.id] = row
     batch.writes.append { db in try row.save(db) }
   }
@@ -126,10 +133,17 @@ extension Engine {
   func makeReady(_ id: WorkerID, _ epoch: Int64) {
     guard let row = workers[id], row.epoch == epoch else { return }
     ready[id] = epoch
-    cluster.set(row.entry(isConnected: true))
+    cluster.set(entry(row, isConnected: true))
     // Wishes that were made while it was away.
     for task in cluster.tasks(on: id) {
-      if let row = active[task], row.cancelRequested { announceCancel(row, to: id) }
+      guard let row = active[task] else { continue }
+      if row.cancelRequested || row.suspendWish.contains(.release) {
+        announceCancel(row, to: id)
+      } else if row.status == .running, !row.suspendWish.isEmpty {
+        announce(.suspend, row, to: id)
+      } else if row.status == .suspended, row.suspendWish.isEmpty {
+        announce(.resume, row, to: id)
+      }
     }
   }
 
@@ -145,7 +159,7 @@ extension Engine {
       save(row)
       batch.event(worker: id, "offline")
     }
-    cluster.set(row.entry(isConnected: false))
+    cluster.set(entry(row, isConnected: false))
   }
 
   /// It takes nothing more; what it had not started goes to others.
@@ -153,7 +167,7 @@ extension Engine {
     guard var row = workers[id], row.epoch == epoch else { return reply(.failure(Self.superseded)) }
     row.status = .draining
     save(row)
-    cluster.set(row.entry(isConnected: true))
+    cluster.set(entry(row, isConnected: true))
     batch.event(worker: id, "draining")
     for task in cluster.tasks(on: id) where cluster.task(task)?.status.isBeforeStart == true {
       lose(task, because: "worker \(row.name) drained", Known())
@@ -199,7 +213,7 @@ extension Engine {
       row.status = .lost
       save(row)
       ready[id] = nil
-      cluster.set(row.entry(isConnected: false))
+      cluster.set(entry(row, isConnected: false))
       batch.event(worker: id, "lost")
     }
   }

@@ -17,6 +17,7 @@ actor Engine: Service {
   let store: Store
   let logs: LogStore
   let watch: TaskWatch
+  let events: EventWatch
   let registry: WorkerRegistry
   let configuration: Configuration
   let logger: Logger
@@ -36,6 +37,16 @@ actor Engine: Service {
   var nextTask: Int64 = 1
   var nextSpec: Int64 = 1
   var nextWorker: Int64 = 1
+  var workflows: [WorkflowID: WorkflowRow] = [:]
+  var steps: [StepID: StepRow] = [:]
+  /// Those with a task that can still move, or for which something waits.
+  var jobs: [TaskID: JobRow] = [:]
+  var nextWorkflow: Int64 = 1
+  var nextStep: Int64 = 1
+  /// What is to happen to tasks at some time if nothing happens to them before.
+  var timers = Timers()
+  /// How long tasks may be ready without being run, of those that have such a limit.
+  var queueLimits: [TaskID: QueueLimit] = [:]
   /// Reconciled sessions, by worker: their epoch. Not in the database: a session does not outlive the server.
   var ready: [WorkerID: Int64] = [:]
 
@@ -54,15 +65,18 @@ actor Engine: Service {
     var closed: [(WorkerID, CallError)] = []
     /// Of which it is to be looked whether their outputs exist.
     var checks: [TaskID] = []
+    /// Whose logs are to go with them.
+    var deleted: [TaskID] = []
   }
 
   init(
-    store: Store, logs: LogStore, watch: TaskWatch, registry: WorkerRegistry, configuration: Configuration,
-    logger: Logger
+    store: Store, logs: LogStore, watch: TaskWatch, events: EventWatch, registry: WorkerRegistry,
+    configuration: Configuration, logger: Logger
   ) {
     self.store = store
     self.logs = logs
     self.watch = watch
+    self.events = events
     self.registry = registry
     self.configuration = configuration
     self.logger = logger
@@ -92,9 +106,11 @@ actor Engine: Service {
     try await ask { .connect(identity, software: software, credential: credential, $0) }
   }
 
-  /// A change that moves no task, in the next batch.
-  nonisolated func write(_ body: @escaping @Sendable (Database) throws -> Void) async throws(CallError) {
-    try await ask { .write(body, $0) }
+  /// A change that moves no task, in the next batch, and what is to be said of it.
+  nonisolated func write(
+    saying events: [Batch.Event] = [], _ body: @escaping @Sendable (Database) throws -> Void
+  ) async throws(CallError) {
+    try await ask { .write(body, events, $0) }
   }
 
   private static let stopped = CallError(.unavailable, "the server is stopping; try again")
@@ -141,12 +157,13 @@ actor Engine: Service {
   private func assign() -> Int {
     let assignments = cluster.assign(limit: Self.mostAssignments)
     for assignment in assignments {
-      let step = cluster.task(assignment.task)?.step
-      batch.count(step: step, .pending, hidden: false, -1)
-      batch.count(step: step, .assigned, hidden: false, +1)
+      let entry = cluster.task(assignment.task)
+      count(step: entry?.step, job: entry?.job, .pending, hidden: false, -1)
+      count(step: entry?.step, job: entry?.job, .assigned, hidden: false, +1)
       batch.event(assignment.task, from: .pending, to: .assigned, worker: assignment.worker)
       batch.assigned.append(
         Batch.Assigned(task: assignment.task, worker: assignment.worker, assignment: assignment.number))
+      if let step = entry?.step, workflow(of: step)?.strategy == .thread { batch.threadSteps.insert(step) }
     }
     return assignments.count
   }
@@ -155,39 +172,36 @@ actor Engine: Service {
   /// happened, in memory neither.
   private func commit(closing group: inout DiscardingTaskGroup) async -> Bool {
     let batch = batch
-    var orders: [(row: TaskRow, spec: WireTaskSpec)] = []
+    var written = Batch.Written()
     if !batch.isEmpty {
       do {
-        orders = try await store.write { db in try batch.write(db) }
+        written = try await store.write { db in try batch.write(db) }
       } catch {
         logger.error("a batch was refused by the database", metadata: ["error": "\(error)"])
         await reload()
         return false
       }
     }
-    for (row, _) in orders { active[row.id] = row }
-    announce(orders)
-    if !announcement.ended.isEmpty {
-      let (ended, silent) = (announcement.ended, announcement.silent)
+    for order in written.orders { active[order.row.id] = order.row }
+    announce(written.orders)
+    if let last = written.lastEvent { events.advance(to: last) }
+    let (ended, silent, deleted) = (announcement.ended, announcement.silent, announcement.deleted)
+    if !ended.isEmpty || !deleted.isEmpty {
       let logs = logs
-      group.addTask { for task in ended { await logs.finish(task: task, isSilent: silent.contains(task)) } }
+      group.addTask {
+        for task in ended { await logs.finish(task: task, isSilent: silent.contains(task)) }
+        for task in deleted { await logs.delete(task: task) }
+      }
     }
     return true
   }
 
-  private func announce(_ orders: [(row: TaskRow, spec: WireTaskSpec)]) {
+  private func announce(_ orders: [Batch.Order]) {
     for reply in announcement.replies { reply() }
     var perWorker: [WorkerID: WireOrders] = [:]
-    for (row, spec) in orders {
-      guard let worker = row.worker else { continue }
-      var order = WireTaskOrder()
-      order.taskID = row.id.rawValue
-      order.assignment = row.assignment
-      order.attempt = UInt32(row.attempt)
-      order.spec = spec
-      order.weight = Double(row.weightMilli) / 1000
-      order.priority = row.priority
-      perWorker[worker, default: WireOrders()].orders.append(order)
+    for order in orders {
+      guard let worker = order.row.worker else { continue }
+      perWorker[worker, default: WireOrders()].orders.append(wire(order))
     }
     for (worker, orders) in perWorker { registry.presence(worker)?.wire.push(.orders, orders) }
     for (worker, revocations) in announcement.revocations {
@@ -199,6 +213,53 @@ actor Engine: Service {
     for (worker, error) in announcement.closed { registry.forget(worker)?.end(error) }
     watch.ended(announcement.ended)
     for id in announcement.checks { newChecks.yield(id) }
+  }
+
+  private func wire(_ order: Batch.Order) -> WireTaskOrder {
+    let row = order.row
+    var wire = WireTaskOrder()
+    wire.taskID = row.id.rawValue
+    wire.assignment = row.assignment
+    wire.attempt = UInt32(row.attempt)
+    wire.spec = order.spec
+    wire.weight = Double(row.weightMilli) / 1000
+    wire.priority = row.priority
+    if let index = row.arrayIndex, let job = row.job {
+      wire.inArray = true
+      wire.arrayIndex = index
+      wire.arraySize = jobs[job]?.size ?? 0
+    }
+    if let step = row.step, workflow(of: step)?.strategy == .thread { wire.keepOutputs = true }
+    wire.kept = order.kept
+    return wire
+  }
+
+  /// Every count that people see changes here: those of the step, and those of the job.
+  func count(step: StepID?, job: TaskID?, _ status: TaskStatus, hidden: Bool, _ by: Int64) {
+    batch.count(step: step, job: job, status, hidden: hidden, by)
+    if let job, !hidden { jobs[job]?.counts[status] += Int(by) }
+  }
+
+  func count(_ row: TaskRow, _ by: Int64) {
+    count(step: row.step, job: row.job, row.status, hidden: row.hidden, by)
+  }
+
+  /// Makes a new task part of this batch.
+  func insert(_ row: TaskRow) {
+    batch.insert(row)
+    count(row, +1)
+  }
+
+  /// Changes a task that this very batch made.
+  func changeInserted(_ id: TaskID, _ change: (inout TaskRow) -> Void) {
+    guard let before = batch.inserted(id) else { return }
+    count(before, -1)
+    batch.changeInserted(id, change)
+    if let after = batch.inserted(id) { count(after, +1) }
+  }
+
+  func workflow(of step: StepID?) -> WorkflowRow? {
+    step.flatMap { steps[$0] }.flatMap { workflows[$0.workflow] }
   }
 
   /// The reply is given when the batch is durable, or refused with it.
@@ -234,18 +295,31 @@ actor Engine: Service {
     cluster = Cluster()
     active = [:]
     workers = [:]
+    timers = Timers()
+    queueLimits = [:]
     acknowledged = image.acknowledged
     nextTask = image.lastTask + 1
     nextSpec = image.lastSpec + 1
     nextWorker = image.lastWorker + 1
+    nextWorkflow = image.lastWorkflow + 1
+    nextStep = image.lastStep + 1
+    events.advance(to: image.lastEvent)
+    for user in image.users { cluster.set(user) }
+    workflows = Dictionary(uniqueKeysWithValues: image.workflows.map { ($0.id, $0) })
+    steps = Dictionary(uniqueKeysWithValues: image.steps.map { ($0.id, $0) })
+    jobs = Dictionary(uniqueKeysWithValues: image.jobs.map { ($0.id, $0) })
+    for workflow in image.workflows { cluster.set(workflow.entry) }
+    for step in image.steps { cluster.set(step.entry) }
     for worker in image.workers {
       workers[worker.id] = worker
-      cluster.set(worker.entry(isConnected: ready[worker.id] == worker.epoch))
+      cluster.set(entry(worker, isConnected: ready[worker.id] == worker.epoch))
       if worker.status != .lost, registry.presence(worker.id) == nil { registry.grantLease(worker.id) }
     }
-    for (row, needs) in image.tasks {
-      cluster.add(entry(row, needs), waitingFor: image.unmet[row.id] ?? [])
-      if row.status.isOnWorker { active[row.id] = row }
+    batch = Batch(now: microsecondsNow())
+    for (row, facts) in image.tasks {
+      cluster.add(entry(row, facts.needs(row.memoryMilli)), waitingFor: image.unmet[row.id] ?? [])
+      if row.worker != nil { active[row.id] = row }
+      setTimers(of: row, facts)
     }
     for (row, _) in image.tasks where row.unchecked && row.status == .waiting { newChecks.yield(row.id) }
     for (prerequisite, outcome) in image.endedPrerequisites {
@@ -255,9 +329,16 @@ actor Engine: Service {
 
   func entry(_ row: TaskRow, _ needs: Needs) -> TaskEntry {
     TaskEntry(
-      id: row.id, step: row.step, status: row.status, priority: row.priority, weightMilli: row.weightMilli,
-      needs: needs, order: row.place, unmet: row.unmet, worker: row.worker, assignment: row.assignment,
-      avoid: row.avoid, acceptFailure: row.acceptFailure, cancelsWithPrerequisite: row.cancelWithPrerequisite,
-      cancelWished: row.cancelRequested)
+      id: row.id, owner: row.owner, job: row.job, step: row.step, status: row.status, priority: row.priority,
+      weightMilli: row.weightMilli, needs: needs, order: row.place, unmet: row.unmet, worker: row.worker,
+      assignment: row.assignment, avoid: row.avoid, acceptFailure: row.acceptFailure,
+      cancelsWithPrerequisite: row.cancelWithPrerequisite, cancelWished: row.cancelRequested,
+      suspendWished: !row.suspendWish.isEmpty, isHeld: isHeld(row), prefer: row.prefer)
+  }
+
+  /// Whether a task is kept from being assigned for now, whatever its workflow and step say.
+  func isHeld(_ row: TaskRow) -> Bool {
+    (row.notBefore ?? 0) > batch.now
+      || !row.released && workflow(of: row.step)?.strategy == .debug
   }
 }

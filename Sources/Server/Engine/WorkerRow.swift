@@ -5,6 +5,8 @@ import ScitqProtocol
 /// One row of `worker`. The engine holds those that are not deleted.
 struct WorkerRow: Sendable {
   enum Status: String, Sendable { case running, offline, draining, lost, deleted }
+  /// What a person, or its failures, want of it.
+  enum Wish: String, Sendable { case drain, pause, quarantine }
 
   var id: WorkerID
   var name: String
@@ -17,6 +19,11 @@ struct WorkerRow: Sendable {
   var prefetch: Int32
   var permanent: Bool
   var step: StepID?
+  var scope = WorkerScope.none
+  var wish: Wish?
+  var wishReason: String?
+  /// Its concurrency and prefetch were set here: what its agent says of them does not count.
+  var isConfigured = false
   var host: WireHostDescription
   var hostname: String
   var software: String
@@ -50,6 +57,10 @@ struct WorkerRow: Sendable {
     prefetch = row["prefetch"]
     permanent = row["permanent"]
     step = (row["step_id"] as Int64?).map(StepID.init(rawValue:))
+    scope = WorkerScope(rawValue: row["scope"]) ?? .none
+    wish = (row["wish"] as String?).flatMap(Wish.init)
+    wishReason = row["wish_reason"]
+    isConfigured = row["configured"]
     host = WireHostDescription()
     host.cpu = row["cpu"]
     host.memoryBytes = row["memory_bytes"]
@@ -69,31 +80,52 @@ struct WorkerRow: Sendable {
       sql: """
         INSERT INTO worker (id, name, store_id, credential_hash, status, epoch, concurrency, prefetch, permanent,
           step_id, hostname, ipv4, ipv6, cpu, memory_bytes, disk_bytes, gpu, engines, software, created_at,
-          last_beat_at)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+          last_beat_at, scope, wish, wish_reason, configured)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
         ON CONFLICT (id) DO UPDATE SET name = excluded.name, credential_hash = excluded.credential_hash,
           status = excluded.status, epoch = excluded.epoch, concurrency = excluded.concurrency,
           prefetch = excluded.prefetch, permanent = excluded.permanent, step_id = excluded.step_id,
           hostname = excluded.hostname, ipv4 = excluded.ipv4, ipv6 = excluded.ipv6, cpu = excluded.cpu,
           memory_bytes = excluded.memory_bytes, disk_bytes = excluded.disk_bytes, gpu = excluded.gpu,
-          engines = excluded.engines, software = excluded.software, last_beat_at = excluded.last_beat_at
+          engines = excluded.engines, software = excluded.software, last_beat_at = excluded.last_beat_at,
+          scope = excluded.scope, wish = excluded.wish, wish_reason = excluded.wish_reason,
+          configured = excluded.configured
         """,
       arguments: [
         id.rawValue, name, storeID, credentialHash, status.rawValue, epoch, concurrency, prefetch,
         permanent, step?.rawValue, hostname, host.ipv4, host.ipv6, host.cpu, host.memoryBytes, host.diskBytes,
-        host.gpu, host.engines.joined(separator: " "), software, createdAt, lastBeatAt,
+        host.gpu, host.engines.joined(separator: " "), software, createdAt, lastBeatAt, scope.rawValue,
+        wish?.rawValue, wishReason, isConfigured,
       ])
   }
 
   /// As the scheduler sees it.
-  func entry(isConnected: Bool) -> WorkerEntry {
-    WorkerEntry(
-      id: id, serves: step.map(Serving.step) ?? .loose, concurrency: concurrency, prefetch: prefetch,
+  func entry(isConnected: Bool, workflow: WorkflowID?) -> WorkerEntry {
+    let serves: Serving =
+      switch (scope, step, workflow) {
+      case (.everything, _, _): .everything
+      case (.workflow, _, let workflow?): .workflow(workflow)
+      case (_, let step?, _): .step(step)
+      case (_, nil, _): .loose
+      }
+    return WorkerEntry(
+      id: id, serves: serves, concurrency: concurrency, prefetch: prefetch,
       capacity: Needs(
         cpuMilli: Int32(clamping: Int64((host.cpu * 1000).rounded())),
         memoryMiB: Int32(clamping: host.memoryBytes >> 20), diskMiB: Int32(clamping: host.diskBytes >> 20),
         gpu: Int32(clamping: host.gpu), engines: EngineSet(host.engines)),
-      isConnected: isConnected, isDraining: status == .draining)
+      isConnected: isConnected, isDraining: status == .draining || wish == .drain,
+      isPaused: wish == .pause || wish == .quarantine)
+  }
+
+  /// What people see: what is wanted of it, where it is there to do it.
+  var shownStatus: String {
+    guard status == .running, let wish else { return status.rawValue }
+    return switch wish {
+    case .drain: "draining"
+    case .pause: "paused"
+    case .quarantine: "quarantined"
+    }
   }
 }
 

@@ -23,7 +23,7 @@ struct AnonymousCalls {
       }
     case .changePassword:
       var user: User?
-      if case .user(let caller) = caller { user = caller }
+      if case .user(let caller, _, _) = caller { user = caller }
       return try await ScitqServer.answer(Call.changePassword, payload) {
         [user] (request) async throws(CallError) in
         try await accounts.changePassword(request, by: user, from: peer)

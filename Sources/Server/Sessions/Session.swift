@@ -81,7 +81,7 @@ final class Session: Sendable {
     case (.user, .token(let token)?):
       let user = try await context.accounts.user(token: token)
       welcome.user = user.view
-      caller = .user(user)
+      caller = .user(user, token: Secret.hash(token), since: .now)
     case (.user, nil): caller = .anonymous
     case (.worker, .joinToken(let token)?):
       guard await context.accounts.isJoinToken(token) else {
@@ -209,8 +209,12 @@ final class Session: Sendable {
     switch caller {
     case .anonymous:
       throw CallError(.unauthenticated, "log in first: export SCITQ_TOKEN=$(scitq login)")
-    case .user(let user):
-      return try await UserCalls(self, user, stream).answer(method, payload)
+    case .user(let user, let token, let since):
+      guard context.accounts.revocations.stands(token: token, of: user.id, since: since) else {
+        throw CallError(
+          .unauthenticated, "the token was revoked, or the account has changed: connect again")
+      }
+      return try await UserCalls(self, user, token, stream).answer(method, payload)
     case .worker:
       return try await WorkerCalls(self, caller).answer(method, payload, stored)
     }

@@ -11,6 +11,7 @@ struct SessionContext: Sendable {
   let logs: LogStore
   let accounts: Accounts
   let watch: TaskWatch
+  let events: EventWatch
   let workers: WorkerRegistry
   let cleanings: Cleanings
   /// With all remotes of the configuration.
@@ -23,7 +24,8 @@ struct SessionContext: Sendable {
 /// Who is at the other end.
 enum Caller: Sendable {
   case anonymous
-  case user(User)
+  /// With the hash of the token, and since when.
+  case user(User, token: String, since: ContinuousClock.Instant)
   case worker(WorkerID, epoch: Int64)
 }
 

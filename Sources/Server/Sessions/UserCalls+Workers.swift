@@ -4,19 +4,29 @@ import ScitqProtocol
 /// What users ask of workers and of the server itself.
 extension UserCalls {
   func listWorkers() async throws(CallError) -> WireWorkerList {
-    let rows: [WorkerRow] = try await read { (db) throws(CallError) in
+    let rows: [(worker: WorkerRow, step: String?, workflow: Int64?)] = try await read {
+      (db) throws(CallError) in
       do {
-        return try Row.fetchAll(db, sql: "SELECT * FROM worker WHERE status <> 'deleted' ORDER BY id").map(
-          WorkerRow.init)
+        return try Row.fetchAll(
+          db,
+          sql: """
+            SELECT worker.*, step.name AS step_name, step.workflow_id FROM worker
+            LEFT JOIN step ON step.id = worker.step_id WHERE worker.status <> 'deleted' ORDER BY worker.id
+            """
+        ).map { (WorkerRow($0), $0["step_name"], $0["workflow_id"]) }
       } catch { throw Engine.unavailable(error) }
     }
     let active = await context.engine.activeCounts()
     var list = WireWorkerList()
-    list.workers = rows.map { row in
+    list.workers = rows.map { (row, step, workflow) in
       var worker = WireWorker()
       worker.id = row.id.rawValue
       worker.name = row.name
-      worker.status = row.status.rawValue
+      worker.status = row.shownStatus
+      worker.scope = row.scope.rawValue
+      worker.reason = row.wishReason ?? ""
+      worker.stepName = step ?? ""
+      worker.workflowID = workflow ?? 0
       worker.concurrency = UInt32(clamping: row.concurrency)
       worker.prefetch = UInt32(clamping: row.prefetch)
       worker.hostname = row.hostname
@@ -32,6 +42,14 @@ extension UserCalls {
       worker.warnings = context.workers.presence(row.id)?.warnings ?? []
       return worker
     }
+    return list
+  }
+
+  /// These workers, as they are now.
+  func workers(_ ids: [Int64]) async throws(CallError) -> WireWorkerList {
+    var list = try await listWorkers()
+    for id in ids where !list.workers.contains(where: { $0.id == id }) { throw Self.noWorker(WorkerID(id)) }
+    list.workers.removeAll { !ids.contains($0.id) }
     return list
   }
 

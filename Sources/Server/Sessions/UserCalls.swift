@@ -5,20 +5,32 @@ import ScitqProtocol
 
 /// What users ask.
 struct UserCalls {
-  private let session: Session
+  let session: Session
   let user: User
-  private let stream: OpenStream
+  private let token: String
+  let stream: OpenStream
 
-  init(_ session: Session, _ user: User, _ stream: OpenStream) {
+  /// - Parameter token: the hash of the one that the connection came with.
+  init(_ session: Session, _ user: User, _ token: String, _ stream: OpenStream) {
     self.session = session
     self.user = user
+    self.token = token
     self.stream = stream
   }
 
   var context: SessionContext { session.context }
 
+  /// What changes something. A read-only user may change nothing but their own password.
+  private static let changes: Set<ScitqProtocol.Method> = [
+    .createTasks, .retryTask, .actOnTask, .editTask, .createWorkflow, .updateWorkflow, .actOnWorkflow,
+    .createStep, .updateStep, .actOnStep,
+  ]
+
   /// Nil when the answer was a stream.
   func answer(_ method: ScitqProtocol.Method, _ payload: [UInt8]) async throws(CallError) -> [UInt8]? {
+    if user.role == .readOnly, Self.changes.contains(method) {
+      throw CallError(.forbidden, "\(user.username) may only look: the role read-only changes nothing")
+    }
     switch method {
     case .createTasks: return try encode(try await createTasks(try parse(payload)))
     case .listTasks:
@@ -29,22 +41,29 @@ struct UserCalls {
       return try await ScitqServer.answer(Call.getTask, payload) { (request) async throws(CallError) in
         try await task(TaskID(request.id))
       }
+    case .findTask:
+      return try await ScitqServer.answer(Call.findTask, payload) { (request) async throws(CallError) in
+        try await find(request)
+      }
     case .retryTask:
       return try await ScitqServer.answer(Call.retryTask, payload) { (request) async throws(CallError) in
-        let id: TaskID = try await context.engine.ask { .retry(request, by: user, $0) }
-        var answer = WireTasksRetried()
-        answer.firstID = id.rawValue
-        answer.count = 1
-        return answer
+        try await context.engine.ask { .retry(request, by: user, $0) }
       }
     case .actOnTask:
       return try await ScitqServer.answer(Call.actOnTask, payload) { (request) async throws(CallError) in
-        try await context.engine.ask { .cancel(TaskID(request.id), by: user, $0) }
-        var done = WireActedOnTasks()
-        done.count = 1
-        done.task = try await task(TaskID(request.id))
+        var done: WireActedOnTasks = try await context.engine.ask { .act(request, by: user, $0) }
+        if let task = try await find(TaskID(request.id)) { done.task = task }
         return done
       }
+    case .editTask:
+      return try await ScitqServer.answer(Call.editTask, payload) { (request) async throws(CallError) in
+        try SubmissionCheck.check(request)
+        try await context.engine.ask { .edit(request, by: user, $0) }
+        return try await task(TaskID(request.id))
+      }
+    case .readEvents:
+      try await readEvents(try parse(payload))
+      return nil
     case .waitTasks:
       try await waitTasks(try parse(payload))
       return nil
@@ -66,11 +85,11 @@ struct UserCalls {
     case .readLog:
       try await readLog(try parse(payload))
       return nil
-    default: return try await administer(method, payload)
+    default: return try await answerFlows(method, payload)
     }
   }
 
-  private func administer(_ method: ScitqProtocol.Method, _ payload: [UInt8]) async throws(CallError)
+  func administer(_ method: ScitqProtocol.Method, _ payload: [UInt8]) async throws(CallError)
     -> [UInt8]?
   {
     let accounts = context.accounts
@@ -88,6 +107,34 @@ struct UserCalls {
         }
         return WireEmpty()
       }
+    case .updateWorkers:
+      try needAdmin("change workers")
+      return try await ScitqServer.answer(Call.updateWorkers, payload) { (request) async throws(CallError) in
+        try await context.engine.ask { .updateWorkers(request, by: user, $0) }
+        return try await workers(request.ids)
+      }
+    case .actOnWorkers:
+      try needAdmin("change workers")
+      return try await ScitqServer.answer(Call.actOnWorkers, payload) { (request) async throws(CallError) in
+        try await context.engine.ask { .actOnWorkers(request, by: user, $0) }
+        return try await workers(request.ids)
+      }
+    case .explainWorker:
+      return try await ScitqServer.answer(Call.explainWorker, payload) { (request) async throws(CallError) in
+        _ = try await workers([request.id])
+        var explanation = WireExplanation()
+        explanation.sentence = await context.engine.explain(worker: WorkerID(request.id))
+        return explanation
+      }
+    case .logout:
+      try await accounts.logout(token, user)
+      return try encode(WireEmpty())
+    case .revokeTokens:
+      return try await ScitqServer.answer(Call.revokeTokens, payload) { (request) async throws(CallError) in
+        if request.id != user.id.rawValue { try needAdmin("revoke another's tokens") }
+        try await accounts.revokeTokens(of: UserID(request.id), by: user)
+        return WireEmpty()
+      }
     case .listUsers:
       var list = WireUserList()
       list.users = try await accounts.list().map(\.view)
@@ -95,17 +142,17 @@ struct UserCalls {
     case .createUser:
       try needAdmin("create users")
       return try await ScitqServer.answer(Call.createUser, payload) { (request) async throws(CallError) in
-        try await accounts.create(request).view
+        try await accounts.create(request, by: user).view
       }
     case .updateUser:
       try needAdmin("change users")
       return try await ScitqServer.answer(Call.updateUser, payload) { (request) async throws(CallError) in
-        try await accounts.update(request).view
+        try await accounts.update(request, by: user).view
       }
     case .deleteUser:
       try needAdmin("delete users")
       return try await ScitqServer.answer(Call.deleteUser, payload) { (request) async throws(CallError) in
-        try await accounts.delete(UserID(request.id))
+        try await accounts.delete(UserID(request.id), by: user)
         return WireEmpty()
       }
     case .serverStatus: return try encode(try await serverStatus())
@@ -123,7 +170,7 @@ struct UserCalls {
     }
   }
 
-  private func needAdmin(_ what: String) throws(CallError) {
+  func needAdmin(_ what: String) throws(CallError) {
     if !user.isAdmin { throw CallError(.forbidden, "\(user.username) may not \(what): that takes an admin") }
   }
 
@@ -135,13 +182,13 @@ struct UserCalls {
     } catch { throw Engine.unavailable(error) }
   }
 
-  private func task(_ id: TaskID) async throws(CallError) -> WireTask {
+  func task(_ id: TaskID) async throws(CallError) -> WireTask {
     let found = try await find(id)
     guard let found else { throw Engine.noTask(id) }
     return found
   }
 
-  private func find(_ id: TaskID) async throws(CallError) -> WireTask? {
+  func find(_ id: TaskID) async throws(CallError) -> WireTask? {
     do { return try await context.store.read { db in try TaskQueries(db: db).task(id) } } catch {
       throw Engine.unavailable(error)
     }
@@ -151,43 +198,48 @@ struct UserCalls {
 
   private func createTasks(_ request: WireCreateTasks) async throws(CallError) -> WireTasksCreated {
     var tasks = request.tasks
+    var rows: [WireJobRow] = []
     let most = context.configuration.limits.maxTasksPerCall
     if request.more {
       while let item = try await stream.next() {
         let batch: WireTaskBatch = try parse(item)
         tasks.append(contentsOf: batch.tasks)
-        guard tasks.count <= most else { break }
+        rows.append(contentsOf: batch.rows)
+        guard max(tasks.count, rows.count) <= most else { break }
       }
     }
-    guard tasks.count <= most else {
+    guard max(tasks.count, rows.count) <= most, request.job.size <= most else {
       throw CallError(.exhausted, "more than \(most) tasks in one call; give them in several")
     }
-    try SubmissionCheck(configuration: context.configuration, user: user).check(tasks)
-    let submission = Submission(owner: user, key: request.idempotencyKey, tasks: tasks)
+    let check = SubmissionCheck(configuration: context.configuration, user: user)
+    var submission = Submission(owner: user, key: request.idempotencyKey, tasks: tasks)
+    if request.hasJob {
+      submission.job = try check.check(request.job, rows, beside: tasks)
+    } else {
+      try check.check(tasks)
+    }
     return try await context.engine.ask { .submit(submission, $0) }
   }
 
   /// Sends each task once it has ended for good. A retried one is followed to its newest attempt.
   private func waitTasks(_ request: WireWaitTasks) async throws(CallError) {
-    let ids = request.ids.map(TaskID.init(rawValue:))
-    let failure = await withTaskGroup(of: CallError?.self) { group in
-      // Ends when the client has gone.
-      group.addTask {
-        await stream.untilCanceled()
-        return nil
+    let ids = try await expanded(request.ids)
+    try await untilGone { () async throws(CallError) in
+      try await context.watch.watching { (watch) async throws(CallError) in
+        try await send(ends: ids, watch)
       }
-      group.addTask {
-        do throws(CallError) {
-          try await context.watch.watching { (watch) async throws(CallError) in
-            try await send(ends: ids, watch)
-          }
-          return nil
-        } catch { return error }
-      }
-      defer { group.cancelAll() }
-      return await group.next() ?? nil
     }
-    if let failure { throw failure }
+  }
+
+  /// Jobs are waited for by waiting for their tasks.
+  private func expanded(_ ids: [Int64]) async throws(CallError) -> [TaskID] {
+    try await read { (db) throws(CallError) in
+      do {
+        return try ids.flatMap { id in
+          try db.job(TaskID(id)) == nil ? [TaskID(id)] : db.tasks(of: TaskID(id))
+        }
+      } catch { throw Engine.unavailable(error) }
+    }
   }
 
   private func send(ends ids: [TaskID], _ watch: TaskWatch.Watch) async throws(CallError) {

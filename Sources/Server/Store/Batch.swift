@@ -21,6 +21,20 @@ struct Batch: Sendable {
     var hidden: Bool
   }
 
+  struct JobCountKey: Hashable, Sendable {
+    var job: TaskID
+    var status: TaskStatus
+  }
+
+  /// Where a task that no worker has stands now.
+  struct Standing: Sendable {
+    var status: TaskStatus
+    var unmet: Int32
+    /// It has nothing left to wait for.
+    var isReady: Bool
+    var prefer: WorkerID?
+  }
+
   struct Assigned: Sendable {
     var task: TaskID
     var worker: WorkerID
@@ -35,8 +49,8 @@ struct Batch: Sendable {
   var updated: [TaskID: TaskRow] = [:]
   /// Tasks taken back from a worker, ready again.
   var requeued: [TaskID: TaskRow] = [:]
-  /// Waiting tasks of which a prerequisite was met, or that became ready.
-  var waiting: [TaskID: (status: TaskStatus, unmet: Int32)] = [:]
+  /// Tasks that no worker has and that moved, or of which a prerequisite was met.
+  var standing: [TaskID: Standing] = [:]
   /// Tasks that were ended while no worker had them.
   var ended: [(id: TaskID, status: TaskStatus, reason: String?, message: String)] = []
   /// Tasks of which it is known now whether their output exists.
@@ -49,16 +63,23 @@ struct Batch: Sendable {
   var met: [(task: TaskID, prerequisite: TaskID)] = []
   var events: [Event] = []
   var counts: [CountKey: Int64] = [:]
+  var jobCounts: [JobCountKey: Int64] = [:]
+  var jobs: [JobRow] = []
+  var phases = PhaseSums()
   var acknowledged: [WorkerID: Int64] = [:]
   var keys: [(user: UserID, key: String, first: Int64, count: Int64)] = []
+  /// Before everything else.
   var writes: [@Sendable (Database) throws -> Void] = []
+  /// After everything else but the assignments.
+  var lastWrites: [@Sendable (Database) throws -> Void] = []
+  /// Steps whose tasks are told which of their inputs are on their worker already.
+  var threadSteps: Set<StepID> = []
 
   init(now: Int64) { self.now = now }
 
   mutating func insert(_ row: TaskRow) {
     insertedAt[row.id] = inserted.count
     inserted.append(row)
-    count(row, +1)
   }
 
   /// The row of a task that this very batch made.
@@ -66,17 +87,12 @@ struct Batch: Sendable {
 
   mutating func changeInserted(_ id: TaskID, _ change: (inout TaskRow) -> Void) {
     guard let index = insertedAt[id] else { return }
-    count(inserted[index], -1)
     change(&inserted[index])
-    count(inserted[index], +1)
   }
 
-  mutating func count(_ row: TaskRow, _ by: Int64) {
-    count(step: row.step, row.status, hidden: row.hidden, by)
-  }
-
-  mutating func count(step: StepID?, _ status: TaskStatus, hidden: Bool, _ by: Int64) {
+  mutating func count(step: StepID?, job: TaskID?, _ status: TaskStatus, hidden: Bool, _ by: Int64) {
     counts[CountKey(step: step, status: status, hidden: hidden), default: 0] += by
+    if let job, !hidden { jobCounts[JobCountKey(job: job, status: status), default: 0] += by }
   }
 
   mutating func event(
@@ -86,30 +102,52 @@ struct Batch: Sendable {
     events.append(
       Event(
         object: "task", first: task.rawValue, last: task.rawValue, from: from, to: to.rawValue,
-        worker: worker,
-        user: user, reason: reason))
+        worker: worker, user: user, reason: reason))
+  }
+
+  /// What happened to something else than a task's status.
+  mutating func event(
+    _ object: String, _ id: Int64, _ what: String, from: TaskStatus? = nil, worker: WorkerID? = nil,
+    user: UserID? = nil, reason: String? = nil
+  ) {
+    events.append(
+      Event(
+        object: object, first: id, last: id, from: from, to: what, worker: worker, user: user, reason: reason)
+    )
   }
 
   mutating func event(worker: WorkerID, _ what: String, user: UserID? = nil, reason: String? = nil) {
-    events.append(
-      Event(
-        object: "worker", first: worker.rawValue, last: worker.rawValue, from: nil, to: what, worker: nil,
-        user: user, reason: reason))
+    event("worker", worker.rawValue, what, user: user, reason: reason)
   }
 
   var isEmpty: Bool {
-    specs.isEmpty && inserted.isEmpty && updated.isEmpty && requeued.isEmpty && waiting.isEmpty
+    specs.isEmpty && inserted.isEmpty && updated.isEmpty && requeued.isEmpty && standing.isEmpty
       && ended.isEmpty && checked.isEmpty && assigned.isEmpty && dependencies.isEmpty && replaced.isEmpty
-      && met.isEmpty
-      && events.isEmpty && counts.isEmpty
-      && acknowledged.isEmpty && keys.isEmpty && writes.isEmpty
+      && met.isEmpty && events.isEmpty && counts.isEmpty && jobs.isEmpty && phases.isEmpty
+      && acknowledged.isEmpty && keys.isEmpty && writes.isEmpty && lastWrites.isEmpty
   }
 }
 
 extension Batch {
-  /// Writes it all. Answers the rows and specs of the tasks it gave to workers.
-  func write(_ db: Database) throws -> [(row: TaskRow, spec: WireTaskSpec)] {
+  /// What came of writing a batch.
+  struct Written: Sendable {
+    /// The rows and specs of the tasks it gave to workers.
+    var orders: [Order] = []
+    /// The number of its last event; nil: it had none.
+    var lastEvent: Int64?
+  }
+
+  struct Order: Sendable {
+    var row: TaskRow
+    var spec: WireTaskSpec
+    /// What its prerequisites left on this worker.
+    var kept: [WireKeptOutput] = []
+  }
+
+  /// Writes it all.
+  func write(_ db: Database) throws -> Written {
     for write in writes { try write(db) }
+    for job in jobs { try job.insert(db) }
     let specStatement = try HotStatement(db, TaskSpecRow.insertion)
     for (id, spec) in specs {
       TaskSpecRow.bind(specStatement, id: id, spec)
@@ -122,8 +160,12 @@ extension Batch {
     }
     try writeDependencies(db)
     try writeChanges(db)
+    var written = Written()
+    written.lastEvent = try writeEvents(db)
     try writeLedger(db)
-    return try writeAssignments(db)
+    for write in lastWrites { try write(db) }
+    written.orders = try writeAssignments(db)
+    return written
   }
 
   private func writeDependencies(_ db: Database) throws {
@@ -156,22 +198,31 @@ extension Batch {
   }
 
   private func writeChanges(_ db: Database) throws {
-    let waitingStatement = try HotStatement(db, "UPDATE task SET status = ?, unmet = ? WHERE id = ?")
-    for (id, change) in waiting {
-      waitingStatement.bind(change.status.rawValue)
-      waitingStatement.bind(Int64(change.unmet))
-      waitingStatement.bind(id.rawValue)
-      try waitingStatement.run()
+    let stand = try HotStatement(
+      db,
+      """
+      UPDATE task SET status = ?, unmet = ?, suspend_wish = ?, ready_at = coalesce(ready_at, ?),
+        prefer_worker_id = coalesce(?, prefer_worker_id) WHERE id = ?
+      """)
+    for (id, change) in standing {
+      stand.bind(change.status.rawValue)
+      stand.bind(Int64(change.unmet))
+      stand.bind(Int64(change.status == .suspended ? SuspendWish.task.rawValue : 0))
+      stand.bind(change.isReady ? now : nil)
+      stand.bind(change.prefer?.rawValue)
+      stand.bind(id.rawValue)
+      try stand.run()
     }
     let requeue = try HotStatement(
       db,
       """
       UPDATE task SET status = ?, worker_id = NULL, assigned_at = NULL, download_started_at = NULL,
-        avoid_worker_id = ? WHERE id = ?
+        avoid_worker_id = ?, suspend_wish = ? WHERE id = ?
       """)
     for (id, row) in requeued {
       requeue.bind(row.status.rawValue)
       requeue.bind(row.avoid?.rawValue)
+      requeue.bind(Int64(row.suspendWish.rawValue))
       requeue.bind(id.rawValue)
       try requeue.run()
     }
@@ -199,7 +250,7 @@ extension Batch {
       """
       UPDATE task SET status = ?, next_task_id = ?, hidden = ?, cancel_requested = ?, reason = ?, message = ?,
         exit_code = ?, out_bytes = ?, err_bytes = ?, inputs = ?, outputs = ?, download_started_at = ?, run_started_at = ?,
-        run_ended_at = ?, ended_at = ? WHERE id = ?
+        run_ended_at = ?, ended_at = ?, suspend_wish = ?, suspended_at = ?, suspended_for = ? WHERE id = ?
       """)
     for (id, row) in updated {
       update.bind(row.status.rawValue)
@@ -217,12 +268,16 @@ extension Batch {
       update.bind(row.runStartedAt)
       update.bind(row.runEndedAt)
       update.bind(row.endedAt)
+      update.bind(Int64(row.suspendWish.rawValue))
+      update.bind(row.suspendedAt)
+      update.bind(row.suspendedFor)
       update.bind(id.rawValue)
       try update.run()
     }
   }
 
-  private func writeLedger(_ db: Database) throws {
+  private func writeEvents(_ db: Database) throws -> Int64? {
+    if events.isEmpty { return nil }
     let event = try HotStatement(
       db,
       """
@@ -241,6 +296,10 @@ extension Batch {
       event.bind(entry.reason)
       try event.run()
     }
+    return db.lastInsertedRowID
+  }
+
+  private func writeLedger(_ db: Database) throws {
     let raise = try HotStatement(
       db,
       """
@@ -265,6 +324,8 @@ extension Batch {
         try lower.run()
       }
     }
+    try writeJobCounts(db)
+    try phases.write(db)
     let acknowledgement = try HotStatement(
       db,
       """
@@ -283,7 +344,24 @@ extension Batch {
     }
   }
 
-  private func writeAssignments(_ db: Database) throws -> [(row: TaskRow, spec: WireTaskSpec)] {
+  private func writeJobCounts(_ db: Database) throws {
+    guard !jobCounts.isEmpty else { return }
+    // What goes down had gone up before: no count passes below zero on the way.
+    let change = try HotStatement(
+      db,
+      """
+      INSERT INTO job_count (job_id, status, count) VALUES (?, ?, max(?3, 0))
+      ON CONFLICT DO UPDATE SET count = count + ?3
+      """)
+    for (key, by) in jobCounts where by != 0 {
+      change.bind(key.job.rawValue)
+      change.bind(key.status.rawValue)
+      change.bind(by)
+      try change.run()
+    }
+  }
+
+  private func writeAssignments(_ db: Database) throws -> [Order] {
     guard !assigned.isEmpty else { return [] }
     let assign = try HotStatement(
       db, "UPDATE task SET status = 'A', worker_id = ?, assignment = ?, assigned_at = ? WHERE id = ?")
@@ -293,7 +371,7 @@ extension Batch {
       SELECT \(TaskRow.selection), \(TaskSpecRow.selection)
       FROM task JOIN task_spec ON task_spec.id = task.spec_id WHERE task.id = ?
       """)
-    var orders: [(row: TaskRow, spec: WireTaskSpec)] = []
+    var orders: [Order] = []
     orders.reserveCapacity(assigned.count)
     for entry in assigned {
       assign.bind(entry.worker.rawValue)
@@ -305,9 +383,51 @@ extension Batch {
       try read.each { row in
         var rest = row
         rest.skip(TaskRow.columns.count)
-        orders.append((TaskRow(row), TaskSpecRow.read(&rest)))
+        let row = TaskRow(row)
+        var spec = TaskSpecRow.read(&rest)
+        row.expand(&spec)
+        orders.append(Order(row: row, spec: spec))
       }
     }
+    for index in orders.indices {
+      guard let step = orders[index].row.step, threadSteps.contains(step), !orders[index].spec.inputs.isEmpty
+      else { continue }
+      orders[index].kept = try db.outputsKept(for: orders[index].row)
+    }
     return orders
+  }
+}
+
+extension Database {
+  /// What the prerequisites of a task uploaded from the worker that it is given to, and where.
+  fileprivate func outputsKept(for task: TaskRow) throws -> [WireKeptOutput] {
+    guard let worker = task.worker else { return [] }
+    let statement = try HotStatement(
+      self,
+      """
+      SELECT \(TaskRow.selection), \(TaskSpecRow.selection)
+      FROM dependency JOIN task ON task.id = dependency.prerequisite_id
+      JOIN task_spec ON task_spec.id = task.spec_id
+      WHERE dependency.task_id = ? AND task.worker_id = ? AND task.status = 'S'
+      """)
+    statement.bind(task.id.rawValue)
+    statement.bind(worker.rawValue)
+    var kept: [WireKeptOutput] = []
+    try statement.each { row in
+      var rest = row
+      rest.skip(TaskRow.columns.count)
+      let row = TaskRow(row)
+      var spec = TaskSpecRow.read(&rest)
+      row.expand(&spec)
+      let output = spec.publish.isEmpty || spec.publishMode == .copy ? spec.output : ""
+      for uri in [output, spec.publish] where !uri.isEmpty {
+        var one = WireKeptOutput()
+        one.attempt.taskID = row.id.rawValue
+        one.attempt.assignment = row.assignment
+        one.uri = uri
+        kept.append(one)
+      }
+    }
+    return kept
   }
 }

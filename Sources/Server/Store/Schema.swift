@@ -9,6 +9,9 @@ enum Schema {
     migrator.registerMigration("1: users, workers, tasks, events") { db in
       try db.execute(sql: first)
     }
+    migrator.registerMigration("2: workflows, steps, jobs, suspension, roles") { db in
+      try db.execute(sql: second)
+    }
     return migrator
   }
 
@@ -171,5 +174,125 @@ enum Schema {
       created_at INTEGER NOT NULL,
       PRIMARY KEY (user_id, key)
     ) STRICT, WITHOUT ROWID;
+    """
+
+  private static let second = """
+    CREATE TABLE workflow (
+      id INTEGER PRIMARY KEY AUTOINCREMENT,
+      name TEXT NOT NULL,
+      owner_id INTEGER NOT NULL,
+      strategy TEXT NOT NULL CHECK (strategy IN ('B', 'T', 'D', 'Z')),
+      -- What people decided; how far it has come is in the counts of its steps.
+      state TEXT NOT NULL CHECK (state IN ('draft', 'running', 'suspended', 'canceled')),
+      maximum_workers INTEGER NOT NULL CHECK (maximum_workers >= 0),
+      weight_milli INTEGER NOT NULL CHECK (weight_milli > 0),
+      created_at INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX workflow_name ON workflow (name);
+
+    CREATE TABLE step (
+      id INTEGER PRIMARY KEY AUTOINCREMENT,
+      workflow_id INTEGER NOT NULL REFERENCES workflow,
+      name TEXT NOT NULL,
+      suspended INTEGER NOT NULL CHECK (suspended IN (0, 1)),
+      created_at INTEGER NOT NULL,
+      UNIQUE (workflow_id, name)
+    ) STRICT;
+
+    -- How long the phases of a step's attempts took, in microseconds. Kept by the transaction that ends the phase.
+    CREATE TABLE phase_count (
+      step_id INTEGER NOT NULL,
+      phase TEXT NOT NULL CHECK (phase IN ('download', 'run_succeeded', 'run_failed', 'upload')),
+      count INTEGER NOT NULL,
+      total INTEGER NOT NULL,
+      least INTEGER NOT NULL,
+      most INTEGER NOT NULL,
+      -- Of the first phase that began and the last that ended.
+      started_at INTEGER NOT NULL,
+      ended_at INTEGER NOT NULL,
+      PRIMARY KEY (step_id, phase)
+    ) STRICT, WITHOUT ROWID;
+
+    -- Tasks that were submitted as one. Ids are from the same row of numbers as those of tasks.
+    CREATE TABLE job (
+      id INTEGER PRIMARY KEY,
+      kind TEXT NOT NULL CHECK (kind IN ('array', 'split')),
+      name TEXT NOT NULL,
+      owner_id INTEGER NOT NULL,
+      step_id INTEGER,
+      size INTEGER NOT NULL CHECK (size > 0),
+      first_index INTEGER NOT NULL,
+      stride INTEGER NOT NULL,
+      created_at INTEGER NOT NULL
+    ) STRICT;
+
+    -- How many tasks of a job stand where; attempts that were replaced are not counted.
+    CREATE TABLE job_count (
+      job_id INTEGER NOT NULL,
+      status TEXT NOT NULL,
+      count INTEGER NOT NULL CHECK (count >= 0),
+      PRIMARY KEY (job_id, status)
+    ) STRICT, WITHOUT ROWID;
+
+    ALTER TABLE task ADD COLUMN job_id INTEGER;
+    ALTER TABLE task ADD COLUMN array_index INTEGER;
+    -- What is its own of an array's spec, as JSON.
+    ALTER TABLE task ADD COLUMN parameters TEXT;
+    -- Who wants it suspended: 1 a person, by the task itself; 2 its step; 4 its workflow; 8 its worker; 16 to be
+    -- given up, so that a clone waits.
+    ALTER TABLE task ADD COLUMN suspend_wish INTEGER NOT NULL DEFAULT 0;
+    -- Since when its command stands still, and for how long it did before.
+    ALTER TABLE task ADD COLUMN suspended_at INTEGER;
+    ALTER TABLE task ADD COLUMN suspended_for INTEGER NOT NULL DEFAULT 0;
+    -- In a workflow that is being debugged: somebody said that it may run.
+    ALTER TABLE task ADD COLUMN released INTEGER NOT NULL DEFAULT 0 CHECK (released IN (0, 1));
+    ALTER TABLE task ADD COLUMN ready_at INTEGER;
+    ALTER TABLE task ADD COLUMN not_before INTEGER;
+    -- What retries have made of the memory in its spec, in thousandths.
+    ALTER TABLE task ADD COLUMN memory_milli INTEGER NOT NULL DEFAULT 1000;
+    -- The worker that holds what it reads.
+    ALTER TABLE task ADD COLUMN prefer_worker_id INTEGER;
+    CREATE INDEX task_spec_use ON task (spec_id);
+    CREATE INDEX task_job ON task (job_id, array_index) WHERE job_id IS NOT NULL;
+    UPDATE task SET ready_at = created_at WHERE status NOT IN ('I', 'W', 'X');
+
+    ALTER TABLE task_spec ADD COLUMN queue_timeout_ms INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE task_spec ADD COLUMN retry_rules TEXT NOT NULL DEFAULT '[]';
+    ALTER TABLE task_spec ADD COLUMN retry_delay_ms INTEGER NOT NULL DEFAULT 0;
+
+    -- What is waited for may be a job.
+    CREATE TABLE dependency_of_any (
+      task_id INTEGER NOT NULL REFERENCES task,
+      prerequisite_id INTEGER NOT NULL,
+      met INTEGER NOT NULL CHECK (met IN (0, 1)),
+      PRIMARY KEY (task_id, prerequisite_id)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO dependency_of_any SELECT * FROM dependency;
+    DROP TABLE dependency;
+    ALTER TABLE dependency_of_any RENAME TO dependency;
+    CREATE INDEX dependency_prerequisite ON dependency (prerequisite_id) WHERE met = 0;
+
+    ALTER TABLE worker ADD COLUMN scope TEXT NOT NULL DEFAULT 'N' CHECK (scope IN ('N', 'T', 'W', 'G'));
+    -- What a person, or its failures, want of it.
+    ALTER TABLE worker ADD COLUMN wish TEXT CHECK (wish IN ('drain', 'pause', 'quarantine'));
+    ALTER TABLE worker ADD COLUMN wish_reason TEXT;
+    -- Its concurrency and prefetch were set here: what its agent says of them does not count.
+    ALTER TABLE worker ADD COLUMN configured INTEGER NOT NULL DEFAULT 0 CHECK (configured IN (0, 1));
+
+    ALTER TABLE user ADD COLUMN role TEXT NOT NULL DEFAULT 'user' CHECK (role IN ('admin', 'user', 'read-only'));
+    ALTER TABLE user ADD COLUMN weight_milli INTEGER NOT NULL DEFAULT 1000 CHECK (weight_milli > 0);
+    ALTER TABLE user ADD COLUMN maximum_running INTEGER;
+    ALTER TABLE user ADD COLUMN maximum_cpu_milli INTEGER;
+    UPDATE user SET role = 'admin' WHERE admin = 1;
+    ALTER TABLE user DROP COLUMN admin;
+
+    -- Numbers that were given to what is deleted now, so that they are not given again.
+    CREATE TABLE given (
+      kind TEXT PRIMARY KEY,
+      last INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
+    -- Most events are of tasks, and those are found by the time of the task.
+    CREATE INDEX event_object ON event (object, first_id) WHERE object <> 'task';
     """
 }

@@ -11,13 +11,17 @@ struct TaskQueries {
   private static let joins = """
     FROM task JOIN task_spec ON task_spec.id = task.spec_id
     LEFT JOIN worker ON worker.id = task.worker_id LEFT JOIN user ON user.id = task.owner_id
+    LEFT JOIN step ON step.id = task.step_id LEFT JOIN workflow ON workflow.id = step.workflow_id
+    LEFT JOIN job ON job.id = task.job_id
     """
+  private static let names =
+    "worker.name, user.username, step.name, step.workflow_id, workflow.name, job.size"
 
   func task(_ id: TaskID) throws -> WireTask? {
     let statement = try HotStatement(
       db,
       """
-      SELECT \(TaskRow.selection), \(TaskSpecRow.selection), worker.name, user.username \(Self.joins)
+      SELECT \(TaskRow.selection), \(TaskSpecRow.selection), \(Self.names) \(Self.joins)
       WHERE task.id = ?
       """)
     statement.bind(id.rawValue)
@@ -60,8 +64,10 @@ struct TaskQueries {
     }
     if filter.workerID != 0 { add("task.worker_id = ?", filter.workerID) }
     if filter.stepID != 0 { add("task.step_id = ?", filter.stepID) }
-    // No task is part of a workflow yet.
-    if filter.workflowID != 0 { conditions.append("0") }
+    if filter.workflowID != 0 {
+      add("task.step_id IN (SELECT id FROM step WHERE workflow_id = ?)", filter.workflowID)
+    }
+    if filter.jobID != 0 { add("task.job_id = ?", filter.jobID) }
     if !filter.command.isEmpty {
       let pattern = filter.command.replacing("\\", with: "\\\\").replacing("_", with: "\\_")
       add("task_spec.command LIKE ? ESCAPE '\\'", "%\(pattern)%")
@@ -71,7 +77,7 @@ struct TaskQueries {
     let specColumns = TaskSpecRow.selection.replacing(
       "task_spec.command", with: "substr(task_spec.command, 1, \(Self.shownCommand))")
     let sql = """
-      SELECT \(TaskRow.selection), \(specColumns), worker.name, user.username \(Self.joins)
+      SELECT \(TaskRow.selection), \(specColumns), \(Self.names) \(Self.joins)
       \(conditions.isEmpty ? "" : "WHERE " + conditions.joined(separator: " AND "))
       ORDER BY task.id DESC LIMIT ? OFFSET ?
       """
@@ -107,8 +113,19 @@ struct TaskQueries {
     rest.skip(TaskRow.columns.count)
     var task = WireTask()
     task.spec = TaskSpecRow.read(&rest)
+    row.expand(&task.spec)
     task.workerName = rest.optionalText() ?? ""
     task.owner = rest.optionalText() ?? ""
+    task.stepName = rest.optionalText() ?? ""
+    task.workflowID = rest.optionalInteger() ?? 0
+    task.workflowName = rest.optionalText() ?? ""
+    task.arraySize = rest.optionalInteger() ?? 0
+    task.jobID = row.job?.rawValue ?? 0
+    task.arrayIndex = row.arrayIndex ?? 0
+    task.readyAt = row.readyAt ?? 0
+    task.notBefore = row.notBefore ?? 0
+    task.suspendRequested = !row.suspendWish.isEmpty && row.status != .suspended
+    task.memoryFactor = row.memoryMilli == 1000 ? 0 : Double(row.memoryMilli) / 1000
     task.id = row.id.rawValue
     task.name = row.name
     task.status = row.status.rawValue

@@ -34,6 +34,25 @@ struct TaskRow: Sendable, Hashable {
   var exitCode: Int32?
   var outBytes: Int64 = 0
   var errBytes: Int64 = 0
+  /// The array that it is part of, and its place there.
+  var job: TaskID?
+  var arrayIndex: Int64?
+  /// What is its own of the array's spec: `TaskParameters` as JSON.
+  var parameters: String?
+  var suspendWish: SuspendWish = []
+  /// Since when its command stands still; and how long it did before, in microseconds.
+  var suspendedAt: Int64?
+  var suspendedFor: Int64 = 0
+  /// In a workflow that is being debugged: somebody said that it may run.
+  var released = false
+  /// When it first had nothing left to wait for.
+  var readyAt: Int64?
+  /// A retry that is held back until then.
+  var notBefore: Int64?
+  /// What retries have made of the memory in its spec, in thousandths.
+  var memoryMilli: Int64 = 1000
+  /// The worker that holds what it reads.
+  var prefer: WorkerID?
   /// JSON, as it is shown.
   var inputs: String?
   var outputs: String?
@@ -50,18 +69,16 @@ struct TaskRow: Sendable, Hashable {
     "next_task_id", "hidden", "accept_failure", "cancel_with_prerequisite", "cancel_requested", "unchecked",
     "reason",
     "message", "exit_code", "out_bytes", "err_bytes", "inputs", "outputs", "created_at", "assigned_at",
-    "download_started_at", "run_started_at", "run_ended_at", "ended_at",
+    "download_started_at", "run_started_at", "run_ended_at", "ended_at", "job_id", "array_index", "parameters",
+    "suspend_wish", "suspended_at", "suspended_for", "released", "ready_at", "not_before", "memory_milli",
+    "prefer_worker_id",
   ]
 
   static let selection = columns.map { "task.\($0)" }.joined(separator: ", ")
   static let insertion =
     "INSERT INTO task (\(columns.joined(separator: ", "))) VALUES (\(columns.map { _ in "?" }.joined(separator: ", ")))"
-  /// Every column but the id: a changed row is written whole, so that no list of changed columns can forget one.
-  static let update =
-    "UPDATE task SET \(columns.dropFirst().map { "\($0) = ?" }.joined(separator: ", ")) WHERE id = ?"
-
-  func bind(_ statement: HotStatement, idLast: Bool = false) {
-    if !idLast { statement.bind(id.rawValue) }
+  func bind(_ statement: HotStatement) {
+    statement.bind(id.rawValue)
     statement.bind(specID)
     statement.bind(name)
     statement.bind(owner.rawValue)
@@ -97,7 +114,17 @@ struct TaskRow: Sendable, Hashable {
     statement.bind(runStartedAt)
     statement.bind(runEndedAt)
     statement.bind(endedAt)
-    if idLast { statement.bind(id.rawValue) }
+    statement.bind(job?.rawValue)
+    statement.bind(arrayIndex)
+    statement.bind(parameters)
+    statement.bind(Int64(suspendWish.rawValue))
+    statement.bind(suspendedAt)
+    statement.bind(suspendedFor)
+    statement.bind(released)
+    statement.bind(readyAt)
+    statement.bind(notBefore)
+    statement.bind(memoryMilli)
+    statement.bind(prefer?.rawValue)
   }
 
   /// From a row that was selected with `selection` first.
@@ -139,6 +166,17 @@ struct TaskRow: Sendable, Hashable {
     runStartedAt = row.optionalInteger()
     runEndedAt = row.optionalInteger()
     endedAt = row.optionalInteger()
+    job = row.optionalInteger().map(TaskID.init(rawValue:))
+    arrayIndex = row.optionalInteger()
+    parameters = row.optionalText()
+    suspendWish = SuspendWish(rawValue: UInt8(truncatingIfNeeded: row.integer()))
+    suspendedAt = row.optionalInteger()
+    suspendedFor = row.integer()
+    released = row.integer() != 0
+    readyAt = row.optionalInteger()
+    notBefore = row.optionalInteger()
+    memoryMilli = row.integer()
+    prefer = row.optionalInteger().map(WorkerID.init(rawValue:))
   }
 
   init(id: TaskID, specID: Int64, owner: UserID, status: TaskStatus, place: Int64, createdAt: Int64) {
@@ -170,6 +208,13 @@ struct TaskRow: Sendable, Hashable {
     clone.outBytes = 0
     clone.errBytes = 0
     clone.unchecked = false
+    clone.suspendWish = []
+    clone.suspendedAt = nil
+    clone.suspendedFor = 0
+    clone.released = false
+    clone.readyAt = now
+    clone.notBefore = nil
+    clone.prefer = nil
     clone.inputs = nil
     clone.outputs = nil
     clone.createdAt = now
@@ -180,4 +225,17 @@ struct TaskRow: Sendable, Hashable {
     clone.endedAt = nil
     return clone
   }
+}
+
+/// Who wants a task suspended. It goes on when nobody does any more.
+struct SuspendWish: OptionSet, Sendable, Hashable {
+  let rawValue: UInt8
+
+  /// A person, by the task itself.
+  static let task = SuspendWish(rawValue: 1)
+  static let step = SuspendWish(rawValue: 2)
+  static let workflow = SuspendWish(rawValue: 4)
+  static let worker = SuspendWish(rawValue: 8)
+  /// Its attempt is to end, so that its slot is free; a clone waits in its place.
+  static let release = SuspendWish(rawValue: 16)
 }

@@ -7,7 +7,7 @@ enum TaskSpecRow {
   static let columns = [
     "id", "command", "container", "shell", "inputs", "resources", "output", "env", "container_options", "cpu",
     "memory_bytes", "disk_bytes", "gpu", "download_timeout_ms", "run_timeout_ms", "upload_timeout_ms",
-    "publish", "publish_move", "skip_if_exists",
+    "publish", "publish_move", "skip_if_exists", "queue_timeout_ms", "retry_rules", "retry_delay_ms",
   ]
   static let selection = columns.dropFirst().map { "task_spec.\($0)" }.joined(separator: ", ")
   static let insertion =
@@ -33,6 +33,9 @@ enum TaskSpecRow {
     statement.bind(spec.publish)
     statement.bind(spec.publishMode == .move)
     statement.bind(spec.skipIfExists)
+    statement.bind(spec.queueTimeoutMs)
+    statement.bind(RetryRules.encode(spec.retryRules))
+    statement.bind(spec.retryDelayMs)
   }
 
   /// From the columns of `selection`, wherever in the row they begin.
@@ -59,6 +62,9 @@ enum TaskSpecRow {
     spec.publish = row.text()
     spec.publishMode = row.integer() != 0 ? .move : .copy
     spec.skipIfExists = row.integer() != 0
+    spec.queueTimeoutMs = row.integer()
+    spec.retryRules = RetryRules.decode(row.text())
+    spec.retryDelayMs = row.integer()
     return spec
   }
 

@@ -32,10 +32,13 @@ struct EngineWorld: Sendable {
     let registry = WorkerRegistry()
     let logs = LogStore(directory: directory, threadPool: .singleton, logger: logger)
     let engine = Engine(
-      store: store, logs: logs, watch: TaskWatch(), registry: registry, configuration: configuration,
-      logger: logger)
+      store: store, logs: logs, watch: TaskWatch(), events: EventWatch(), registry: registry,
+      configuration: configuration, logger: logger)
     let admin = User(
-      Row(["id": 1, "username": "admin", "email": "", "admin": true, "created_at": 0]))
+      Row([
+        "id": 1, "username": "admin", "email": "", "role": "admin", "weight_milli": 1000, "maximum_running": nil,
+        "maximum_cpu_milli": nil, "created_at": 0,
+      ]))
     let world = EngineWorld(engine: engine, store: store, registry: registry, admin: admin)
     let services = ServiceGroup(
       configuration: ServiceGroupConfiguration(services: [engine], logger: logger))
@@ -61,7 +64,17 @@ struct EngineWorld: Sendable {
     try await submit([.bare(command, after: after, retry: retry)])[0]
   }
 
-  func cancel(_ id: TaskID) async throws { try await engine.ask { .cancel(id, by: admin, $0) } }
+  func cancel(_ id: TaskID) async throws { _ = try await act(.cancel, id) }
+
+  @discardableResult
+  func act(_ verb: WireTaskVerb, _ id: TaskID, release: Bool = false) async throws -> WireActedOnTasks {
+    var request = WireActOnTask()
+    request.id = id.rawValue
+    request.verb = verb
+    request.release = release
+    let asked = request
+    return try await engine.ask { .act(asked, by: admin, $0) }
+  }
 
   func retry(_ id: TaskID, force: Bool = false, budget: UInt32? = nil) async throws -> TaskID {
     var request = WireRetryTask()
@@ -69,7 +82,8 @@ struct EngineWorld: Sendable {
     request.force = force
     request.hasRetry_p = budget != nil
     request.retry = budget ?? 0
-    return try await engine.ask { [request] in .retry(request, by: admin, $0) }
+    let retried: WireTasksRetried = try await engine.ask { [request] in .retry(request, by: admin, $0) }
+    return TaskID(retried.firstID)
   }
 
   // MARK: Workers
