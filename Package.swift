@@ -175,6 +175,7 @@ let package = Package(
       name: "ServerTests",
       dependencies: [
         "ScitqServer",
+        "Scheduling",
         "Transfer",
         .product(name: "GRDB", package: "GRDB.swift"),
         .product(name: "Logging", package: "swift-log"),
@@ -182,6 +183,7 @@ let package = Package(
         .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],
+      exclude: ["Store/schema1.sql"],
       swiftSettings: settings),
     .testTarget(name: "WorkerTests", dependencies: ["ScitqWorker", "Transfer"], swiftSettings: settings),
     .testTarget(name: "ClientTests", dependencies: ["ScitqClient"], swiftSettings: settings),

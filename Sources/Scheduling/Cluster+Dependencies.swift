@@ -62,7 +62,9 @@ extension Cluster {
   /// Success meets it for all that wait; failure for those that accept it. Cancellation meets nothing. The
   /// others go on waiting, and are blocked by it until `replace` puts a clone in its place.
   /// - Precondition: `outcome` is final, and the prerequisite is not in the cluster.
-  package mutating func settle(_ prerequisite: TaskID, outcome: TaskStatus, on worker: WorkerID? = nil) -> Settlement {
+  package mutating func settle(_ prerequisite: TaskID, outcome: TaskStatus, on worker: WorkerID? = nil)
+    -> Settlement
+  {
     precondition(outcome.isFinal, "task \(prerequisite) is settled while it is \(outcome.word)")
     precondition(tasks.find(prerequisite) == nil, "task \(prerequisite) is settled before it has ended")
     var settlement = Settlement()

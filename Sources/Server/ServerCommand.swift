@@ -1,183 +1,63 @@
 public import ArgumentParser
 import Foundation
-import Logging
-import NIOPosix
-import NIOSSL
 import ScitqProtocol
-import ServiceLifecycle
 import SystemPackage
-import Transfer
-import UnixSignals
 
 /// `scitq-server`.
 public struct ServerCommand: AsyncParsableCommand {
   public static let configuration = CommandConfiguration(
     commandName: "scitq-server",
     abstract: "The coordinating server of scitq.",
-    discussion: """
-      Without a configuration file every key has its default: the server listens on port 50051, keeps its data in
-      ./scitq-data, and makes its own authority, an admin (whose password is printed once) and a join token for workers.
+    discussion: "Example: scitq-server --config /etc/scitq.yaml",
+    version: Connection.software,
+    subcommands: [ServeCommand.self, BackupCommand.self, RestoreCommand.self],
+    defaultSubcommand: ServeCommand.self)
 
-      Example: scitq-server --config /etc/scitq.yaml
-      """,
-    version: Connection.software)
+  public init() {}
 
+  /// Runs the body; an error of it is one sentence on stderr and an exit status: 2 for misuse, 1 for the rest.
+  static func complaining(_ body: () async throws -> Void) async throws {
+    do {
+      try await body()
+    } catch let error as ConfigurationError {
+      complain("\(error)")
+      throw ExitCode(2)
+    } catch let error as ExitCode {
+      throw error
+    } catch {
+      complain("\(error)")
+      throw ExitCode(1)
+    }
+  }
+
+  static func complain(_ sentence: String) {
+    FileHandle.standardError.write(Data("scitq-server: \(sentence)\n".utf8))
+  }
+}
+
+/// Where a server has its configuration and its data.
+struct ServerPlace: ParsableArguments {
   @Option(name: .long, help: "The configuration file; scitq.yaml.example lists every key.")
   var config: String?
 
   @Option(name: .long, help: "The folder of the database, the logs and the certificate.")
   var dataDir: String?
 
-  @Option(name: .long, help: "Where to listen, as host:port; port 0 takes a free one.")
-  var listen: String?
-
-  public init() {}
-
-  public func run() async throws {
-    do {
-      try await serve()
-    } catch let error as ConfigurationError {
-      Self.complain("\(error)")
-      throw ExitCode(2)
-    } catch let error as ExitCode {
-      throw error
-    } catch {
-      Self.complain("\(error)")
-      throw ExitCode(1)
-    }
-  }
-
-  private static func complain(_ sentence: String) {
-    FileHandle.standardError.write(Data("scitq-server: \(sentence)\n".utf8))
-  }
-
-  private func configuration() throws -> Configuration {
+  func configuration() throws -> Configuration {
     var configuration = try Configuration.load(path: config, environment: ProcessInfo.processInfo.environment)
     if let dataDir { configuration.server.dataDir = dataDir }
-    if let listen {
-      guard let address = ListenAddress(listen) else {
-        throw ConfigurationError(
-          file: "--listen", key: "", message: "\"\(listen)\" is not host:port, such as 0.0.0.0:50051")
-      }
-      configuration.server.listen = address
-    }
     return configuration
   }
 
-  private func serve() async throws {
-    let configuration = try configuration()
-    var logger = Logger(label: "scitq-server") { StreamLogHandler.standardError(label: $0) }
-    logger.logLevel = configuration.server.logLevel
-    let directory = FilePath(FileManager.default.currentDirectoryPath).pushing(
-      FilePath(configuration.server.dataDir)
-    ).lexicallyNormalized()
-    try PrivateFolder.make(directory)
-    let lock = try DataLock(directory)
-    defer { lock.release() }
-
-    let names = [configuration.server.name ?? ProcessInfo.processInfo.hostName]
-    var own: (certificate: FilePath, privateKey: FilePath)?
-    if let certificate = configuration.server.certificate, let key = configuration.server.privateKey {
-      own = (FilePath(certificate), FilePath(key))
-    }
-    let identity = try Authority.load(directory: directory.appending("tls"), names: names, configured: own)
-    let joinToken = try Self.joinToken(in: directory, fingerprint: identity.fingerprint)
-
-    let store = try Store(directory: directory)
-    let threads = NIOThreadPool(numberOfThreads: max(4, ProcessInfo.processInfo.activeProcessorCount * 2))
-    threads.start()
-    let logs = LogStore(
-      directory: directory, maxBytes: configuration.logs.maxLogBytes, compress: configuration.logs.compress,
-      threadPool: threads, logger: logger)
-    let watch = TaskWatch()
-    let events = EventWatch()
-    let registry = WorkerRegistry()
-    let engine = Engine(
-      store: store, logs: logs, watch: watch, events: events, registry: registry, configuration: configuration,
-      logger: logger)
-    let accounts = Accounts(
-      store: store, engine: engine, passwords: PasswordHash(threadPool: threads),
-      configuration: configuration,
-      joinToken: joinToken)
-    let transfer = Transfer(
-      remotes: Remotes(
-        configuration.rclone.mapValues(\.settings), checksums: configuration.rclone.mapValues(\.checksums)),
-      directory: directory.appending("transfer"),
-      logger: logger, archive: configuration.publicArchive)
-    let context = SessionContext(
-      configuration: configuration, store: store, engine: engine, logs: logs, accounts: accounts,
-      watch: watch, events: events,
-      workers: registry, cleanings: Cleanings(), transfer: transfer, authorityPEM: identity.authorityPEM,
-      startedAt: microsecondsNow(), logger: logger)
-    var tls = TLSConfiguration.makeServerConfiguration(
-      certificateChain: try identity.certificateChainPEM.flatMap {
-        try NIOSSLCertificate.fromPEMBytes(Array($0.utf8)).map { .certificate($0) }
-      },
-      privateKey: .privateKey(try NIOSSLPrivateKey(bytes: Array(identity.privateKeyPEM.utf8), format: .pem)))
-    tls.minimumTLSVersion = .tlsv13
-    let listener = Listener(
-      context: context, tls: try NIOSSLContext(configuration: tls), host: configuration.server.listen.host,
-      port: configuration.server.listen.port, addressFile: directory.appending("address"), logger: logger)
-    let opening = Opening(
-      accounts: accounts, listener: listener, directory: directory, configuration: configuration)
-    // Stopped in the reverse order: nobody is let in any more while the engine finishes what it has.
-    let checks = OutputChecks(
-      store: store, transfer: transfer, engine: engine, queue: engine.checks, logger: logger)
-    let services: [any Service] = [engine, Leases(engine: engine), checks, opening]
-    var group = ServiceGroupConfiguration(
-      services: services, gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
-    group.maximumGracefulShutdownDuration = .seconds(10)
-    try await ServiceGroup(configuration: group).run()
-    await transfer.stop()
-    await logs.settle()
-    try await threads.shutdownGracefully()
-  }
-
-  /// The token by which workers join, with the fingerprint by which they know this server.
-  private static func joinToken(in directory: FilePath, fingerprint: String) throws -> String {
-    let path = directory.appending("join-token")
-    let kept = try PrivateFolder.readIfPresent(path).map { text in
-      String(text.prefix { !$0.isNewline }.split(separator: ".").first ?? "")
-    }
-    let secret = kept.flatMap { Secret.isWellFormed($0, .join) ? $0 : nil } ?? Secret.make(.join)
-    try PrivateFolder.write("\(secret).\(fingerprint)\n", to: path, mode: .ownerReadWrite)
-    return secret
+  /// The data directory, absolute.
+  static func directory(_ configuration: Configuration) -> FilePath {
+    FilePath(FileManager.default.currentDirectoryPath).pushing(FilePath(configuration.server.dataDir))
+      .lexicallyNormalized()
   }
 }
 
-/// What happens once the engine runs: the first account, the greeting, the port.
-private struct Opening: Service {
-  let accounts: Accounts
-  let listener: Listener
-  let directory: FilePath
-  let configuration: Configuration
-
-  func run() async throws {
-    if let password = try await accounts.makeAdmin() {
-      let text = """
-        This server is new. Its admin is "\(configuration.admin.username)"; the password is shown this once:
-
-            \(password)
-
-        Workers join with the token in \(directory.appending("join-token")).
-
-        """
-      FileHandle.standardError.write(Data(text.utf8))
-    }
-    try await listener.run()
-  }
-}
-
-/// Looks at the leases every second.
-private struct Leases: Service {
-  let engine: Engine
-
-  func run() async throws {
-    try? await cancelWhenGracefulShutdown {
-      while !Task.isCancelled {
-        try await Task.sleep(for: .seconds(1))
-        engine.send(.tick)
-      }
-    }
-  }
+/// Why a backup or a restoration was not done. Nothing was changed.
+struct BackupProblem: Error, CustomStringConvertible {
+  var description: String
+  init(_ description: String) { self.description = description }
 }

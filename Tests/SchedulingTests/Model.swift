@@ -46,7 +46,8 @@ struct Model {
 
   func eligible(_ task: TaskEntry) -> [WorkerEntry] {
     let able = workers.values.filter { worker in
-      worker.isConnected && !worker.isDraining && !worker.isPaused && worker.serves == (task.step.map(Serving.step) ?? .loose)
+      worker.isConnected && !worker.isDraining && !worker.isPaused
+        && worker.serves == (task.step.map(Serving.step) ?? .loose)
         && worker.capacity.cpuMilli >= task.needs.cpuMilli
         && worker.capacity.memoryMiB >= task.needs.memoryMiB
         && worker.capacity.diskMiB >= task.needs.diskMiB && worker.capacity.gpu >= task.needs.gpu

@@ -36,6 +36,18 @@ struct User: Sendable, Hashable {
     createdAt = row["created_at"]
   }
 
+  /// The server itself, when it does what a person could have asked for.
+  static let server = User(id: 0, username: "server", role: .admin)
+
+  private init(id: UserID, username: String, role: Role) {
+    self.id = id
+    self.username = username
+    email = ""
+    self.role = role
+    weightMilli = 1000
+    createdAt = 0
+  }
+
   /// As the scheduler sees them.
   var entry: UserEntry {
     UserEntry(
@@ -86,7 +98,8 @@ actor Accounts {
     let hash = Secret.hash(token)
     let now = microsecondsNow()
     let most = configuration.tokens.userTTL.microseconds
-    let expires = now + (request.lifetimeMs > 0 ? min(most, request.lifetimeMs.multipliedClamping(by: 1000)) : most)
+    let expires =
+      now + (request.lifetimeMs > 0 ? min(most, request.lifetimeMs.multipliedClamping(by: 1000)) : most)
     try await engine.write(saying: [Self.event(user.id, "login", by: user.id, address)]) { db in
       try db.execute(sql: "DELETE FROM session WHERE expires_at < ?", arguments: [now])
       try db.execute(
@@ -172,7 +185,8 @@ actor Accounts {
     -> Batch.Event
   {
     Batch.Event(
-      object: "user", first: user.rawValue, last: user.rawValue, from: nil, to: what, worker: nil, user: caller,
+      object: "user", first: user.rawValue, last: user.rawValue, from: nil, to: what, worker: nil,
+      user: caller,
       reason: reason)
   }
 

@@ -96,6 +96,11 @@ extension Configuration {
     try logs.boolean("compress", &result.logs.compress)
     try logs.finish()
 
+    let retention = try root.section("retention")
+    try retention.duration("keep_finished_for", &result.retention.keepFinishedFor, atLeast: .seconds(60))
+    try retention.duration("keep_events_for", &result.retention.keepEventsFor, atLeast: .seconds(60))
+    try retention.finish()
+
     let limits = try root.section("limits")
     try limits.integer("max_tasks_per_call", &result.limits.maxTasksPerCall, 1...10_000_000)
     try limits.integer("max_connections", &result.limits.maxConnections, 1...1_000_000)

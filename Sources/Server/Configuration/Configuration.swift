@@ -51,6 +51,15 @@ package struct Configuration: Sendable, Equatable {
     package var compress = true
   }
 
+  package struct Retention: Sendable, Equatable {
+    /// How long tasks and workflows are kept once they have ended; nil: for ever.
+    package var keepFinishedFor: Duration?
+    /// How long events are kept; nil: for ever.
+    package var keepEventsFor: Duration?
+    /// How often it is looked.
+    package var interval = Duration.seconds(60)
+  }
+
   package struct Limits: Sendable, Equatable {
     package var maxTasksPerCall = 1_000_000
     package var maxConnections = 10_000
@@ -61,6 +70,7 @@ package struct Configuration: Sendable, Equatable {
   package var tokens = Tokens()
   package var workers = Workers()
   package var logs = Logs()
+  package var retention = Retention()
   package var limits = Limits()
   /// The remotes of rclone by name. Their settings hold secrets: they are given to workers and to users with the right
   /// to them, and are never logged.

@@ -241,6 +241,12 @@ final class ConfigurationSection {
     }
   }
 
+  func duration(_ key: String, _ value: inout Duration?, atLeast: Duration) throws(ConfigurationError) {
+    var found = Duration.zero
+    try duration(key, &found, atLeast: atLeast)
+    if found > .zero { value = found }
+  }
+
   func integer(_ key: String, _ value: inout Int, _ range: ClosedRange<Int>) throws(ConfigurationError) {
     let wanted = "a whole number within \(range.lowerBound)…\(range.upperBound)"
     guard let (text, isPlain, hadVariables) = try word(key, wanted) else { return }

@@ -23,6 +23,8 @@ enum Command: Sendable {
   case actOnWorkers(WireActOnWorkers, by: User, Reply<Void>)
   /// A change that moves no task: accounts.
   case write(@Sendable (Database) throws -> Void, [Batch.Event], Reply<Void>)
+  /// What has ended long ago is forgotten.
+  case prune([TaskID], Reply<Void>)
   /// A user's share or limits have changed.
   case user(UserEntry)
   /// It was looked whether the output of a task exists: where there is one, or nil.
@@ -46,6 +48,7 @@ enum Command: Sendable {
     case .updateWorkers(_, _, let reply): reply(.failure(error))
     case .actOnWorkers(_, _, let reply): reply(.failure(error))
     case .write(_, _, let reply): reply(.failure(error))
+    case .prune(_, let reply): reply(.failure(error))
     case .ready, .disconnected, .user, .checked, .tick: break
     }
   }

@@ -5,7 +5,8 @@ import ScitqProtocol
 /// What people ask of tasks that are there: one of them, or all of a job.
 extension Engine {
   func act(
-    _ request: WireActOnTask, by user: User, _ known: Known, _ reply: @escaping Command.Reply<WireActedOnTasks>
+    _ request: WireActOnTask, by user: User, _ known: Known,
+    _ reply: @escaping Command.Reply<WireActedOnTasks>
   ) {
     let id = TaskID(request.id)
     var done = WireActedOnTasks()
@@ -55,7 +56,8 @@ extension Engine {
     case .suspend: return suspend(id, entry, release: request.release, by: user)
     case .resume: return resume(id, entry, row, by: user)
     case .runNow: return runNow(id, entry, by: user)
-    case .delete, .unspecified, .UNRECOGNIZED: return CallError(.invalid, "this server does not know that verb")
+    case .delete, .unspecified, .UNRECOGNIZED:
+      return CallError(.invalid, "this server does not know that verb")
     }
     return nil
   }
@@ -106,7 +108,8 @@ extension Engine {
   private func runNow(_ id: TaskID, _ entry: TaskEntry, by user: User) -> CallError? {
     guard let workflow = workflow(of: entry.step), workflow.strategy == .debug else {
       return CallError(
-        .conflict, "task \(id) is in no workflow of the strategy D, where tasks wait for such a word", field: "id")
+        .conflict, "task \(id) is in no workflow of the strategy D, where tasks wait for such a word",
+        field: "id")
     }
     guard entry.status == .pending else {
       return CallError(
@@ -142,7 +145,8 @@ extension Engine {
       if let refusal = forbidden(row, user) { return reply(.failure(refusal)) }
       if let next = batch.updated[task]?.next ?? row.next {
         return reply(
-          .failure(CallError(.conflict, "task \(task) was retried as task \(next): delete that one", field: "id")))
+          .failure(
+            CallError(.conflict, "task \(task) was retried as task \(next): delete that one", field: "id")))
       }
       if let entry = cluster.task(task) {
         return reply(
@@ -176,9 +180,31 @@ extension Engine {
         try db.execute(sql: "DELETE FROM job WHERE id = ?", arguments: [job.rawValue])
       }
       try db.execute(
-        sql: "INSERT INTO given (kind, last) VALUES ('task', ?) ON CONFLICT DO UPDATE SET last = excluded.last",
+        sql:
+          "INSERT INTO given (kind, last) VALUES ('task', ?) ON CONFLICT DO UPDATE SET last = excluded.last",
         arguments: [last])
     }
+  }
+
+  /// Forgets tasks that have ended, if they still have.
+  nonisolated func prune(_ tasks: [TaskID]) async throws(CallError) {
+    try await ask { .prune(tasks, $0) }
+  }
+
+  func prune(_ tasks: [TaskID], _ reply: @escaping Command.Reply<Void>) {
+    // One that is being retried, or named as a prerequisite, by this very batch stays.
+    let over = tasks.filter {
+      cluster.task($0) == nil && batch.updated[$0] == nil && cluster.dependents(of: $0).isEmpty
+    }
+    erase(over)
+    batch.lastWrites.append { db in
+      try db.execute(
+        sql: """
+          DELETE FROM job WHERE step_id IS NULL AND NOT EXISTS (SELECT 1 FROM task WHERE task.job_id = job.id)
+          """)
+      try db.execute(sql: "DELETE FROM job_count WHERE job_id NOT IN (SELECT id FROM job)")
+    }
+    answer(reply, ())
   }
 }
 

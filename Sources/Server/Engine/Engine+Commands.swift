@@ -23,6 +23,7 @@ extension Engine {
       batch.writes.append(body)
       batch.events.append(contentsOf: events)
       answer(reply, ())
+    case .prune(let tasks, let reply): prune(tasks, reply)
     case .user(let user): cluster.set(user)
     case .checked(let id, let existing): checked(id, existing: existing)
     case .tick:

@@ -33,7 +33,8 @@ extension Engine {
         if row.scope == .workflow, row.step == nil {
           throw CallError(
             .invalid,
-            "worker \(row.name) has no step, so scope W means nothing to it; give --step-id as well", field: "scope")
+            "worker \(row.name) has no step, so scope W means nothing to it; give --step-id as well",
+            field: "scope")
         }
         rows.append(row)
       }

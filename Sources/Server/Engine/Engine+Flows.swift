@@ -26,7 +26,8 @@ extension Engine {
   static func key(of request: WireCreateWorkflow) -> String { "workflow:" + request.idempotencyKey }
   static func key(of request: WireCreateStep) -> String { "step:" + request.idempotencyKey }
 
-  private func create(_ request: WireCreateWorkflow, by user: User, _ known: Known) throws(CallError) -> Int64 {
+  private func create(_ request: WireCreateWorkflow, by user: User, _ known: Known) throws(CallError) -> Int64
+  {
     let key = Self.key(of: request)
     if !request.idempotencyKey.isEmpty, let made = made(key, by: user, known) { return made }
     try Self.check(name: request.name, of: "workflow")
@@ -114,13 +115,17 @@ extension Engine {
     switch request.verb {
     case .start: try start(&row, tasks, user)
     case .suspend:
-      if row.state != .running { throw Self.conflict("workflow", row.name, row.state, "running", "suspended") }
+      if row.state != .running {
+        throw Self.conflict("workflow", row.name, row.state, "running", "suspended")
+      }
       row.state = .suspended
       save(row)
       hold(tasks, .workflow, "its workflow was suspended", user)
       batch.event("workflow", row.id.rawValue, "suspended", user: user.id)
     case .resume:
-      if row.state != .suspended { throw Self.conflict("workflow", row.name, row.state, "suspended", "resumed") }
+      if row.state != .suspended {
+        throw Self.conflict("workflow", row.name, row.state, "suspended", "resumed")
+      }
       launch(&row)
       release(tasks, .workflow, user)
       batch.event("workflow", row.id.rawValue, "resumed", user: user.id)
@@ -210,7 +215,9 @@ extension Engine {
   /// Ends what runs and removes everything, and sets the workers free that served it.
   private func erase(_ doomed: Known.Doomed, _ live: [TaskID], steps own: [StepID]) {
     for id in live {
-      if let row = active.removeValue(forKey: id), let worker = row.worker { announce(.kill, row, to: worker) }
+      if let row = active.removeValue(forKey: id), let worker = row.worker {
+        announce(.kill, row, to: worker)
+      }
       cluster.remove(id)
       announcement.ended.append(id)
     }
@@ -231,7 +238,8 @@ extension Engine {
       for step in own {
         let step = step.rawValue
         try db.execute(
-          sql: "DELETE FROM job_count WHERE job_id IN (SELECT id FROM job WHERE step_id = ?)", arguments: [step])
+          sql: "DELETE FROM job_count WHERE job_id IN (SELECT id FROM job WHERE step_id = ?)",
+          arguments: [step])
         try db.execute(sql: "DELETE FROM job WHERE step_id = ?", arguments: [step])
         try db.execute(sql: "DELETE FROM task_count WHERE step_id = ?", arguments: [step])
         try db.execute(sql: "DELETE FROM phase_count WHERE step_id = ?", arguments: [step])
@@ -313,7 +321,8 @@ extension Engine {
   ) -> CallError {
     let standing = state == .draft ? "a draft" : state.rawValue
     return CallError(
-      .conflict, "\(object) \(name) is \(standing): only one that is \(wanted) can be \(participle)", field: "id")
+      .conflict, "\(object) \(name) is \(standing): only one that is \(wanted) can be \(participle)",
+      field: "id")
   }
 
   private static func check(name: String, of object: String) throws(CallError) {

@@ -9,7 +9,8 @@ extension Engine {
       return CallError(.conflict, "task \(id) is inactive: its workflow is a draft", field: "id")
     case .uploading, .uploadingFailed:
       return CallError(
-        .conflict, "task \(id) is \(entry.status.word): its command has ended, and nothing is left to suspend",
+        .conflict,
+        "task \(id) is \(entry.status.word): its command has ended, and nothing is left to suspend",
         field: "id")
     case .waiting, .pending: setAside(id, user)
     case .assigned, .accepted, .downloading, .onHold:

@@ -8,7 +8,8 @@ extension Engine {
   // MARK: Retry
 
   func retry(
-    _ request: WireRetryTask, by user: User, _ known: Known, _ reply: @escaping Command.Reply<WireTasksRetried>
+    _ request: WireRetryTask, by user: User, _ known: Known,
+    _ reply: @escaping Command.Reply<WireTasksRetried>
   ) {
     let id = TaskID(request.id)
     var retried = WireTasksRetried()
@@ -16,7 +17,8 @@ extension Engine {
     if let tasks = known.jobTasks[id] {
       if !request.command.isEmpty {
         return reply(
-          .failure(CallError(.invalid, "a job has one command for all its tasks; edit one of them", field: "id"))
+          .failure(
+            CallError(.invalid, "a job has one command for all its tasks; edit one of them", field: "id"))
         )
       }
       for task in tasks {
@@ -29,7 +31,8 @@ extension Engine {
       retried.count = nextTask - retried.firstID
       if retried.count == 0 {
         let what = request.failedOnly ? "has failed" : "has failed or was canceled"
-        return reply(.failure(CallError(.conflict, "no task of job \(id) \(what): nothing to retry", field: "id")))
+        return reply(
+          .failure(CallError(.conflict, "no task of job \(id) \(what): nothing to retry", field: "id")))
       }
       return answer(reply, retried)
     }
@@ -132,7 +135,9 @@ extension Engine {
     if let refusal = forbidden(row, user) { return reply(.failure(refusal)) }
     guard let entry = cluster.task(id), entry.worker == nil else {
       let sentence =
-        cluster.task(id).map { "task \(id) is \($0.status.word) on a worker and cannot be changed; cancel it first" }
+        cluster.task(id).map {
+          "task \(id) is \($0.status.word) on a worker and cannot be changed; cancel it first"
+        }
         ?? "task \(id) has ended and never changes again; `scitq task edit --command` retries it with another command"
       return reply(.failure(CallError(.conflict, sentence, field: "id")))
     }

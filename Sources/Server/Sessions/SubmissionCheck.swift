@@ -197,9 +197,11 @@ struct SubmissionCheck {
   private func check(_ rules: [WireRetryRule], budget: UInt32) throws(CallError) {
     for rule in rules {
       switch rule.match {
-      case .exit(let codes)? where !(0...255).contains(codes.first) || !(codes.first...255).contains(codes.last):
+      case .exit(let codes)?
+      where !(0...255).contains(codes.first) || !(codes.first...255).contains(codes.last):
         throw CallError(
-          .invalid, "retry-on: exit \(codes.first)-\(codes.last) is no range of exit codes, which are 0 to 255",
+          .invalid,
+          "retry-on: exit \(codes.first)-\(codes.last) is no range of exit codes, which are 0 to 255",
           field: "retry-on")
       case .reason(let reason)? where FailureReason(rawValue: reason) == nil:
         throw CallError(
@@ -210,7 +212,8 @@ struct SubmissionCheck {
       }
       guard rule.memoryFactor == 0 || (1...16).contains(rule.memoryFactor) else {
         throw CallError(
-          .invalid, "retry-on: mem×\(rule.memoryFactor) is out of bounds; it is from 1 to 16", field: "retry-on")
+          .invalid, "retry-on: mem×\(rule.memoryFactor) is out of bounds; it is from 1 to 16",
+          field: "retry-on")
       }
       guard rule.delayMs >= 0 else {
         throw CallError(.invalid, "retry-on: a delay cannot be negative", field: "retry-on")

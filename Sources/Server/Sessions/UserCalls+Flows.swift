@@ -113,7 +113,8 @@ extension UserCalls {
     } else if let job = try db.job(TaskID(reference.id)) {
       found.job = view(job)
       found.job.owner =
-        try String.fetchOne(db, sql: "SELECT username FROM user WHERE id = ?", arguments: [job.owner.rawValue])
+        try String.fetchOne(
+          db, sql: "SELECT username FROM user WHERE id = ?", arguments: [job.owner.rawValue])
         ?? ""
     } else {
       return nil

@@ -34,7 +34,8 @@ extension Database {
       try delete.run()
     }
     let unused = try HotStatement(
-      self, "DELETE FROM task_spec WHERE id = ? AND NOT EXISTS (SELECT 1 FROM task WHERE spec_id = task_spec.id)")
+      self,
+      "DELETE FROM task_spec WHERE id = ? AND NOT EXISTS (SELECT 1 FROM task WHERE spec_id = task_spec.id)")
     for spec in specs {
       unused.bind(spec)
       try unused.run()

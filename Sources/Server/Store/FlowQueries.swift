@@ -94,7 +94,8 @@ struct FlowQueries {
     var list = WireStepList()
     list.steps = try Row.fetchAll(
       db,
-      sql: "\(Self.steps) WHERE (?1 = 0 OR workflow.id = ?1) AND (?2 = '' OR step.name = ?2) ORDER BY step.id",
+      sql:
+        "\(Self.steps) WHERE (?1 = 0 OR workflow.id = ?1) AND (?2 = '' OR step.name = ?2) ORDER BY step.id",
       arguments: [request.workflowID, request.name]
     ).map(view(step:))
     return list

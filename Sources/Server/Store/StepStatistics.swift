@@ -47,7 +47,8 @@ struct StepStatistics {
   private func counts(_ step: Int64) throws -> [WireStatusCount] {
     try Row.fetchAll(
       db,
-      sql: "SELECT status, count FROM task_count WHERE step_id = ? AND hidden = 0 AND count > 0 ORDER BY status",
+      sql:
+        "SELECT status, count FROM task_count WHERE step_id = ? AND hidden = 0 AND count > 0 ORDER BY status",
       arguments: [step]
     ).map { row in
       var count = WireStatusCount()

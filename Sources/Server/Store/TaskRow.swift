@@ -69,7 +69,8 @@ struct TaskRow: Sendable, Hashable {
     "next_task_id", "hidden", "accept_failure", "cancel_with_prerequisite", "cancel_requested", "unchecked",
     "reason",
     "message", "exit_code", "out_bytes", "err_bytes", "inputs", "outputs", "created_at", "assigned_at",
-    "download_started_at", "run_started_at", "run_ended_at", "ended_at", "job_id", "array_index", "parameters",
+    "download_started_at", "run_started_at", "run_ended_at", "ended_at", "job_id", "array_index",
+    "parameters",
     "suspend_wish", "suspended_at", "suspended_for", "released", "ready_at", "not_before", "memory_milli",
     "prefer_worker_id",
   ]

@@ -134,6 +134,7 @@ struct EngineTests {
       expected.assignment = clone.assignment
       expected.assignedAt = clone.assignedAt
       expected.createdAt = clone.createdAt
+      expected.readyAt = clone.createdAt
       expected.reason = nil
       expected.message = nil
       expected.runStartedAt = nil

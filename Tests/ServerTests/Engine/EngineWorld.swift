@@ -36,7 +36,8 @@ struct EngineWorld: Sendable {
       configuration: configuration, logger: logger)
     let admin = User(
       Row([
-        "id": 1, "username": "admin", "email": "", "role": "admin", "weight_milli": 1000, "maximum_running": nil,
+        "id": 1, "username": "admin", "email": "", "role": "admin", "weight_milli": 1000,
+        "maximum_running": nil,
         "maximum_cpu_milli": nil, "created_at": 0,
       ]))
     let world = EngineWorld(engine: engine, store: store, registry: registry, admin: admin)
