@@ -24,7 +24,7 @@ struct BackupCommand: AsyncParsableCommand {
   func run() async throws {
     try await ServerCommand.complaining {
       let directory = ServerPlace.directory(try place.configuration())
-      let bytes = try Backup.make(of: directory, at: FilePath(file))
+      let bytes = try Backup.make(of: directory, at: ServerPlace.absolute(file))
       print("\(file): \(bytes) bytes")
     }
   }
@@ -50,7 +50,7 @@ struct RestoreCommand: AsyncParsableCommand {
   func run() async throws {
     try await ServerCommand.complaining {
       let directory = ServerPlace.directory(try place.configuration())
-      try Backup.restore(FilePath(file), to: directory)
+      try Backup.restore(ServerPlace.absolute(file), to: directory)
       print("\(directory): restored; start the server on it")
     }
   }

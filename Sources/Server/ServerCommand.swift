@@ -51,8 +51,11 @@ struct ServerPlace: ParsableArguments {
 
   /// The data directory, absolute.
   static func directory(_ configuration: Configuration) -> FilePath {
-    FilePath(FileManager.default.currentDirectoryPath).pushing(FilePath(configuration.server.dataDir))
-      .lexicallyNormalized()
+    absolute(configuration.server.dataDir)
+  }
+
+  static func absolute(_ path: String) -> FilePath {
+    FilePath(FileManager.default.currentDirectoryPath).pushing(FilePath(path)).lexicallyNormalized()
   }
 }
 

@@ -18,6 +18,7 @@ actor World {
   private var objectStore: Program?
   private var workers: [String: Program] = [:]
   private var address = ""
+  private var clientAddress = ""
   private var token = ""
   private var calls = 0
 
@@ -36,6 +37,10 @@ actor World {
       var engine: Engine
       /// The size of a disk of its own for the store; nil: it lies on the host's.
       var megabytes: Int?
+      /// It is in a network namespace of its own, behind a cable that can be cut.
+      var isRemote = false
+      /// It is started by the test.
+      var isLate = false
     }
   }
 
@@ -74,7 +79,7 @@ actor World {
   private func start() async throws {
     if plan.hasObjectStore { try await startObjectStore() }
     try await startServer()
-    for worker in plan.workers { try await startWorker(worker.name) }
+    for worker in plan.workers where !worker.isLate { try await startWorker(worker.name) }
   }
 
   /// Starts the server, for the first time or again on the same folder and port.
@@ -89,7 +94,7 @@ actor World {
     let program = try launch(
       "server", "scitq-server",
       [
-        "--config", file.path, "--data-dir", data.path, "--listen", address.isEmpty ? "127.0.0.1:0" : address,
+        "--config", file.path, "--data-dir", data.path, "--listen", address.isEmpty ? "\(host):0" : address,
       ],
       ["SCITQ_ADMIN_PASSWORD": Self.adminPassword])
     server = program
@@ -102,6 +107,8 @@ actor World {
     }
     address = try String(contentsOf: addressFile, encoding: .utf8).trimmingCharacters(
       in: .whitespacesAndNewlines)
+    // The way in for those on this host.
+    clientAddress = address.replacingOccurrences(of: "0.0.0.0", with: "127.0.0.1")
     if token.isEmpty {
       let login = try await call(
         ["login", "--user", "admin", "--password-stdin"], input: Data((Self.adminPassword + "\n").utf8))
@@ -129,6 +136,9 @@ actor World {
     if let size = plan.workers.first(where: { $0.name == name })?.megabytes, !disks.contains(name) {
       try await mountDisk(of: name, megabytes: size)
     }
+    if plan.workers.first(where: { $0.name == name })?.isRemote == true, cables[name] == nil {
+      cables[name] = try await Cable.lay()
+    }
     _ = try launchWorker(name)
     try await until("worker \(name) is connected") {
       try await self.worker(name)?.status == "running"
@@ -143,13 +153,15 @@ actor World {
       tokenFile = scratch("token")
       try token.write(to: tokenFile, atomically: true, encoding: .utf8)
     }
+    let cable = cables[name]
     let program = try launch(
       name, "scitq-worker",
       [
-        "--server", address, "--token-file", tokenFile.path,
+        "--server", cable.map { "\($0.serverAddress):\(address.split(separator: ":").last ?? "")" } ?? address,
+        "--token-file", tokenFile.path,
         "--store", store(of: name).path, "--name", name, "--concurrency", String(worker.slots),
         "--prefetch", String(worker.prefetch), "--engine", worker.engine.rawValue,
-      ])
+      ], inside: cable?.namespace)
     workers[name] = program
     return program
   }
@@ -164,6 +176,13 @@ actor World {
   nonisolated func store(of worker: String) -> URL { folder.appending(path: worker) }
 
   private var disks: Set<String> = []
+  private var cables: [String: Cable] = [:]
+
+  /// The cable between a worker and everything else.
+  func cable(of worker: String) throws -> Cable { try #require(cables[worker]) }
+
+  /// Where the server listens: to workers in other namespaces as well, where there are any.
+  private var host: String { plan.workers.contains(where: \.isRemote) ? "0.0.0.0" : "127.0.0.1" }
 
   /// A small disk of the worker's own, where its store will be. Takes root.
   private func mountDisk(of worker: String, megabytes: Int) async throws {
@@ -359,7 +378,7 @@ actor World {
 
   private var userEnvironment: [String: String] {
     var environment = baseEnvironment
-    environment["SCITQ_SERVER"] = address
+    environment["SCITQ_SERVER"] = clientAddress
     environment["SCITQ_SSL_CERTIFICATE"] = authority.path
     environment["NO_COLOR"] = "1"
     if !token.isEmpty { environment["SCITQ_TOKEN"] = token }
@@ -367,15 +386,18 @@ actor World {
   }
 
   private func launch(
-    _ name: String, _ executable: String, _ arguments: [String], _ environment: [String: String] = [:]
+    _ name: String, _ executable: String, _ arguments: [String], _ environment: [String: String] = [:],
+    inside namespace: String? = nil
   ) throws -> Program {
     for folder in ["tmp", "home"] {
       try FileManager.default.createDirectory(
         at: self.folder.appending(path: folder), withIntermediateDirectories: true)
     }
     let log = folder.appending(path: "\(name).log")
+    let program = try Tools.built(executable)
     return try Program(
-      name, Tools.built(executable), arguments,
+      name, try namespace == nil ? program : Tools.onPath("ip"),
+      namespace.map { ["netns", "exec", $0, program.path] + arguments } ?? arguments,
       environment: baseEnvironment.merging(environment) { _, new in new },
       out: log, err: log)
   }
@@ -398,6 +420,7 @@ actor World {
     await server?.stop()
     await objectStore?.stop()
     await Leftovers.remove(folder)
+    for cable in cables.values { await cable.remove() }
     for worker in disks { try? await run("umount", "--lazy", store(of: worker).path) }
     try? FileManager.default.removeItem(at: folder)
   }
@@ -408,6 +431,12 @@ extension World.Plan {
   func worker(_ name: String = "worker", slots: Int = 2, prefetch: Int = 0) -> Self {
     with { $0.workers.append(.init(name: name, slots: slots, prefetch: prefetch, engine: .bare)) }
   }
+
+  /// The last worker is in a network namespace of its own. Takes root.
+  func behindCable() -> Self { with { $0.workers[$0.workers.count - 1].isRemote = true } }
+
+  /// The last worker is started by the test.
+  func later() -> Self { with { $0.workers[$0.workers.count - 1].isLate = true } }
 
   /// The last worker's store lies on a disk of this size.
   func onDisk(megabytes: Int) -> Self { with { $0.workers[$0.workers.count - 1].megabytes = megabytes } }

@@ -200,8 +200,15 @@ extension Engine {
     answer(reply, ())
   }
 
-  /// Workers that were silent for longer than their lease are lost, and all they had with them.
+  /// Workers that were silent for longer than their lease are lost, and all they had with them. Those that missed
+  /// a beat or two are remarked upon.
   func tick(_ known: Known) {
+    let now = registry.quiet(for: configuration.workers.beatInterval * 2.5 + .seconds(1))
+    for id in now.subtracting(quiet).sorted() where workers[id] != nil { batch.event(worker: id, "silent") }
+    for id in quiet.subtracting(now).sorted() where registry.presence(id) != nil {
+      batch.event(worker: id, "heard")
+    }
+    quiet = now
     for id in registry.silent(for: configuration.workers.offlineTimeout) {
       registry.endLease(id)
       guard var row = workers[id] else { continue }

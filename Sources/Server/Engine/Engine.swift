@@ -50,6 +50,9 @@ actor Engine: Service {
   /// Reconciled sessions, by worker: their epoch. Not in the database: a session does not outlive the server.
   var ready: [WorkerID: Int64] = [:]
 
+  /// Workers that are connected and have missed their beats.
+  var quiet: Set<WorkerID> = []
+
   /// What this pass will announce once it is durable.
   var batch = Batch(now: 0)
   var announcement = Announcement()

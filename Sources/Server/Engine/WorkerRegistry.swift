@@ -71,6 +71,13 @@ final class WorkerRegistry: Sendable {
     }
   }
 
+  /// Those of the connected that were not heard of for so long.
+  func quiet(for time: Duration) -> Set<WorkerID> {
+    state.withLock { state in
+      Set(state.connected.keys.filter { id in state.heard[id].map { .now - $0 > time } ?? false })
+    }
+  }
+
   func endLease(_ id: WorkerID) { state.withLock { $0.heard[id] = nil } }
 
   func presence(_ id: WorkerID) -> Presence? { state.withLock { $0.connected[id] } }
