@@ -80,6 +80,9 @@ extension Cluster {
         tasks[slot].unmet -= 1
         // One that was named twice is told once.
         if settlement.changed.last != task.id { settlement.changed.append(task.id) }
+        if tasks[slot].unmet == 0 {
+          if outcome == .succeeded, let worker { prefer(worker, slot) }
+        }
         if tasks[slot].unmet == 0, task.status == .waiting {
           change(slot, to: .pending)
           settlement.freed.append(task.id)
@@ -90,6 +93,22 @@ extension Cluster {
       edge = next
     }
     return settlement
+  }
+
+  /// Nobody knows any more how a prerequisite ended: it goes on.
+  package mutating func unsettle(_ prerequisite: TaskID) { prerequisites[prerequisite]?.ended = nil }
+
+  /// A task that is not in the queue is to go where what it reads is.
+  private mutating func prefer(_ worker: WorkerID, _ slot: UInt32) {
+    let old = tasks[slot].shape
+    var key = shapes[old].key
+    guard groups[pools[key.pool].group].strategy == .thread, key.avoid != worker, key.prefer != worker else {
+      return
+    }
+    key.prefer = worker
+    tasks[slot].shape = acquireShape(key)
+    shapes[old].tasks -= 1
+    if shapes[old].tasks == 0 { releaseShape(old) }
   }
 
   /// A clone takes the place of a task that has ended: what waited for that waits for the clone.

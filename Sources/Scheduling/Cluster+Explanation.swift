@@ -8,6 +8,9 @@ extension Cluster {
     let task = tasks[slot]
     let worker = task.worker == nowhere ? nil : workers[task.worker].entry.id
     if task.flags.contains(.cancelWished) { return .cancelWished(on: worker) }
+    if task.flags.contains(.suspendWished), task.status == .running, let worker {
+      return .suspendWished(on: worker)
+    }
     switch task.status {
     case .inactive: return .inactive
     case .suspended: return .suspended(on: worker)
@@ -29,9 +32,10 @@ extension Cluster {
     if entry.isPaused { return "it is paused and takes nothing; \(has)" }
     if entry.concurrency <= 0 { return "its concurrency is 0, so that nothing can run on it; \(has)" }
 
-    let served = entry.serves.step.map { "of step \($0)" } ?? "without a step"
-    let pool = pools[record.pool]
-    let queued = pool.shapes.filter { !shapes[$0].pending.isEmpty }
+    let served = served(by: entry.serves)
+    let all = crews[record.crew].pools.sorted().map { pools[$0] }
+    let open = all.filter { !$0.isHeld && !groups[$0.group].isHeld }
+    let queued = open.flatMap(\.shapes).filter { !shapes[$0].pending.isEmpty }
     if let first = queued.min(by: { shapes[$0].head.precedes(shapes[$1].head) }) {
       let count = queued.reduce(0) { $0 + shapes[$1].pending.items.count }
       let pending = "\(counted(count, "task")) \(served) \(count == 1 ? "is" : "are") pending"
@@ -51,9 +55,18 @@ extension Cluster {
       }
       return "\(pending), and those that would fit it go to other workers; \(has)"
     }
-    let waiting = pool.counts[.waiting]
+    let waiting = all.reduce(0) { $0 + $1.counts[.waiting] }
     let rest = waiting == 0 ? "" : ", and \(waiting) \(waiting == 1 ? "waits" : "wait") for other tasks"
     return "no task \(served) is pending\(rest); \(has)"
+  }
+
+  private func served(by serves: Serving) -> String {
+    switch serves {
+    case .loose: "without a step"
+    case .step(let step): "of step \(step)"
+    case .workflow(let workflow): "of workflow \(workflow)"
+    case .everything: "of any step"
+    }
   }
 
   /// A task's place in the queue of its step, 1 for the first; nil unless it is pending. O(tasks ahead of
@@ -92,11 +105,22 @@ extension Cluster {
     let shape = tasks[slot].shape
     let key = shapes[shape].key
     let pool = pools[key.pool]
+    let group = groups[pool.group]
+    if tasks[slot].flags.contains(.held) { return .heldBack }
+    if group.isHeld { return .workflowSuspended }
+    if pool.isHeld, let step = pool.step { return .stepSuspended(step) }
     let place = place(of: tasks[slot].id) ?? 1
+    let user = users[group.user]
+    if !user.allows(key.needs) {
+      return .quotaReached(
+        running: user.running, of: user.entry.maximumRunning, cpuMilli: user.cpuMilli,
+        ofMilli: user.entry.maximumCPUMilli)
+    }
     if findWorker(shape) != nil { return .aboutToBeAssigned(place: place) }
+    if let home = home(of: key) { return .waitsForWorker(workers[home].entry.id, place: place) }
 
     let connected = workerIndex.values.map { workers[$0] }.filter(\.entry.isConnected)
-    let serving = connected.filter { $0.pool == key.pool }
+    let serving = connected.filter { pool.crews.contains($0.crew) }
     let taking = serving.map(\.entry).filter(\.isAssignable)
     if isFit(shape) {
       let able = taking.filter { $0.couldTake(key.needs, weightMilli: weight(shape)) }

@@ -3,19 +3,68 @@ import ScitqProtocol
 // Which shapes, pools and host classes there are, and where a pending task queues.
 
 extension Cluster {
-  mutating func acquirePool(_ step: StepID?) -> UInt32 {
-    if let known = poolIndex[step] { return known }
-    let pool = pools.insert(Pool(step: step))
-    poolIndex[step] = pool
+  /// - Parameter owner: whose share its tasks are taken from, where nothing else says it.
+  mutating func acquirePool(_ key: PoolKey, owner: UserID) -> UInt32 {
+    if let known = poolIndex[key] { return known }
+    let group = acquireGroup(groupKey(of: key), owner: owner)
+    let pool = pools.insert(Pool(key: key, group: group))
+    poolIndex[key] = pool
+    groups[group].pools.append(pool)
+    if case .step(let step) = key { pools[pool].isHeld = stepEntries[step]?.isHeld ?? false }
+    rerank(pool)
+    connect(pool)
     return pool
   }
 
-  /// A step that has neither tasks nor workers left is forgotten.
+  /// Finds the workers that may be given a pool's tasks.
+  mutating func connect(_ pool: UInt32) {
+    disconnect(pool)
+    var serving: [Serving] = []
+    switch pools[pool].key {
+    case .loose: serving = [.loose]
+    case .step(let step):
+      serving = [.step(step)]
+      if let workflow = stepEntries[step]?.workflow { serving.append(.workflow(workflow)) }
+    }
+    serving.append(.everything)
+    for serves in serving {
+      let crew = acquireCrew(serves)
+      crews[crew].pools.insert(pool)
+      pools[pool].crews.append(crew)
+    }
+  }
+
+  private mutating func disconnect(_ pool: UInt32) {
+    for crew in pools[pool].crews {
+      crews[crew].pools.remove(pool)
+      releaseCrewIfEmpty(crew)
+    }
+    pools[pool].crews = []
+  }
+
+  /// A pool that has no tasks left is forgotten.
   mutating func releasePoolIfEmpty(_ pool: UInt32) {
-    guard pools[pool].tasks == 0, pools[pool].workers == 0 else { return }
-    for hostClass in pools[pool].classes { releaseClass(hostClass) }
-    poolIndex[pools[pool].step] = nil
+    guard pools[pool].tasks == 0 else { return }
+    let group = pools[pool].group
+    disconnect(pool)
+    groups[group].pools.removeAll { $0 == pool }
+    releaseGroupIfEmpty(group)
+    poolIndex[pools[pool].key] = nil
     pools.release(pool, leaving: Pool())
+  }
+
+  mutating func acquireCrew(_ serves: Serving) -> UInt32 {
+    if let known = crewIndex[serves] { return known }
+    let crew = crews.insert(Crew(serves: serves))
+    crewIndex[serves] = crew
+    return crew
+  }
+
+  mutating func releaseCrewIfEmpty(_ crew: UInt32) {
+    guard crews[crew].workers == 0, crews[crew].pools.isEmpty else { return }
+    for hostClass in crews[crew].classes { releaseClass(hostClass) }
+    crewIndex[crews[crew].serves] = nil
+    crews.release(crew, leaving: Crew(serves: .loose))
   }
 
   /// The shape, with one task more.
@@ -35,6 +84,7 @@ extension Cluster {
   }
 
   mutating func releaseShape(_ shape: UInt32) {
+    homesick.remove(shape)
     let key = shapes[shape].key
     let member = shapes[shape].member
     let last = pools[key.pool].shapes.removeLast()
@@ -47,10 +97,10 @@ extension Cluster {
     shapes.release(shape, leaving: Shape(key: key, head: QueueKey(priority: 0, order: 0, id: 0)))
   }
 
-  /// Puts a pending task in the queue, unless it is to be canceled.
+  /// Puts a pending task in the queue, unless it is held or to be canceled.
   mutating func enqueue(_ slot: UInt32) {
     let task = tasks[slot]
-    if task.flags.contains(.cancelWished) { return }
+    if !task.flags.isDisjoint(with: [.cancelWished, .held]) { return }
     shapes[task.shape].pending.insert(
       QueueItem(priority: task.priority, slot: slot, order: task.order), in: &tasks)
     headChanged(task.shape)
@@ -98,6 +148,9 @@ extension Cluster {
     }
     shapes[shape].standing = standing
     shapes[shape].position = nowhere
+    if shapes[shape].key.prefer != nil {
+      if standing == .full { homesick.insert(shape) } else if old == .full { homesick.remove(shape) }
+    }
     switch standing {
     case .idle: break
     case .ready: pools[pool].ready.insert(shape, in: &shapes)
@@ -120,24 +173,6 @@ extension Cluster {
       shapes[last].position = position
     }
   }
-
-  /// Brings the pool's place among the pools up to date: queued while it has a shape to try and any room at
-  /// all.
-  mutating func requeue(_ pool: UInt32) {
-    let isQueued = pools[pool].position != nowhere
-    guard let first = pools[pool].ready.first, pools[pool].tree.mostFreeRoom >= pools[pool].lightest else {
-      if isQueued { queue.remove(at: pools[pool].position, in: &pools) }
-      return
-    }
-    let head = shapes[first].head
-    if !isQueued {
-      pools[pool].head = head
-      queue.insert(pool, in: &pools)
-    } else if pools[pool].head != head {
-      pools[pool].head = head
-      queue.update(at: pools[pool].position, in: &pools)
-    }
-  }
 }
 
 // MARK: Workers in their classes
@@ -145,12 +180,12 @@ extension Cluster {
 extension Cluster {
   /// Makes a worker one that may be given tasks.
   mutating func enlist(_ worker: UInt32) {
-    let pool = workers[worker].pool
-    let hostClass = acquireClass(HostKind(workers[worker].entry), in: pool)
+    let crew = workers[worker].crew
+    let hostClass = acquireClass(HostKind(workers[worker].entry), in: crew)
     workers[worker].hostClass = hostClass
     classes[hostClass].members.insert(worker, in: &workers)
     summarize(hostClass)
-    markStale(pool, .everything)
+    markStale(crew, .everything)
   }
 
   /// Makes a worker one that is not given tasks, if it was.
@@ -161,7 +196,7 @@ extension Cluster {
     workers[worker].hostClass = nowhere
     summarize(hostClass)
     // A task that avoids another worker may now have nowhere else to go.
-    markStale(workers[worker].pool, .everything)
+    markStale(workers[worker].crew, .everything)
   }
 
   mutating func changeLoad(of worker: UInt32, by milli: Int64) {
@@ -171,32 +206,36 @@ extension Cluster {
     let hostClass = workers[worker].hostClass
     classes[hostClass].members.update(at: workers[worker].position, in: &workers)
     summarize(hostClass)
-    if milli < 0 { markStale(workers[worker].pool, .full) }
+    if milli < 0 { markStale(workers[worker].crew, .full) }
   }
 
   /// Writes into the tree what the class's emptiest worker has.
   private mutating func summarize(_ hostClass: UInt32) {
     let summary = summary(of: hostClass)
-    pools[classes[hostClass].pool].tree.update(classes[hostClass].leaf, summary)
+    crews[classes[hostClass].crew].tree.update(classes[hostClass].leaf, summary)
   }
 
   private func summary(of hostClass: UInt32) -> HostSummary {
     classes[hostClass].members.first.map { HostSummary(workers[$0]) } ?? HostSummary()
   }
 
-  mutating func markStale(_ pool: UInt32, _ recheck: Pool.Recheck) {
-    switch (pools[pool].recheck, recheck) {
+  mutating func markStale(_ crew: UInt32, _ recheck: Crew.Recheck) {
+    switch (crews[crew].recheck, recheck) {
     case (_, .nothing), (.everything, _), (.full, .full): return
-    case (.nothing, _): stale.append(pool)
+    case (.nothing, _): stale.append(crew)
     case (.full, _): break
     }
-    pools[pool].recheck = recheck
+    crews[crew].recheck = recheck
   }
 
-  /// The class of such hosts. A new one costs O(classes of the pool); one that is empty is kept for workers
+  mutating func markStale(_ some: [UInt32]) {
+    for crew in some { markStale(crew, .everything) }
+  }
+
+  /// The class of such hosts. A new one costs O(classes of the crew); one that is empty is kept for workers
   /// that come back, until empty ones are the majority.
-  private mutating func acquireClass(_ kind: HostKind, in pool: UInt32) -> UInt32 {
-    let list = pools[pool].classes
+  private mutating func acquireClass(_ kind: HostKind, in crew: UInt32) -> UInt32 {
+    let list = crews[crew].classes
     var low = 0
     var high = list.count
     while low < high {
@@ -205,7 +244,7 @@ extension Cluster {
     }
     if low < list.count, classes[list[low]].kind == kind { return list[low] }
 
-    let hostClass = classes.insert(HostClass(kind: kind, pool: pool))
+    let hostClass = classes.insert(HostClass(kind: kind, crew: crew))
     var kept = list
     kept.insert(hostClass, at: low)
     let empty = list.filter { classes[$0].members.isEmpty }
@@ -214,13 +253,13 @@ extension Cluster {
       for one in empty { releaseClass(one) }
     }
     for (leaf, one) in kept.enumerated() { classes[one].leaf = leaf }
-    pools[pool].tree = HostTree(kept.map(summary))
-    pools[pool].classes = kept
+    crews[crew].tree = HostTree(kept.map(summary))
+    crews[crew].classes = kept
     return hostClass
   }
 
   private mutating func releaseClass(_ hostClass: UInt32) {
     let kind = classes[hostClass].kind
-    classes.release(hostClass, leaving: HostClass(kind: kind, pool: nowhere))
+    classes.release(hostClass, leaving: HostClass(kind: kind, crew: nowhere))
   }
 }

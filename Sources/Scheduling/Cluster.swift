@@ -22,14 +22,29 @@ package struct Cluster: Sendable {
   var edges = Slab<Edge>()
 
   var shapeIndex: [ShapeKey: UInt32] = [:]
-  var poolIndex: [StepID?: UInt32] = [:]
+  var poolIndex: [PoolKey: UInt32] = [:]
   var workerIndex: [WorkerID: UInt32] = [:]
   var prerequisites: [TaskID: Prerequisite] = [:]
 
-  /// Pools with something to try, by the rank of their first task.
+  var crews = Slab<Crew>()
+  var crewIndex: [Serving: UInt32] = [:]
+  var groups = Slab<Group>()
+  var groupIndex: [GroupKey: UInt32] = [:]
+  var users = Slab<Shareholder>()
+  var userIndex: [UserID: UInt32] = [:]
+  /// What was said of workflows and steps.
+  var workflowEntries: [WorkflowID: WorkflowEntry] = [:]
+  var stepEntries: [StepID: StepEntry] = [:]
+  var jobs = JobTable()
+
+  /// Users with something to try.
   var queue = IndexedHeap<UInt32>()
-  /// Pools whose workers have changed since the last assignment.
+  /// The pass of the user who was served last.
+  var userTime: Int64 = 0
+  /// Crews that have changed since the last assignment.
   var stale: [UInt32] = []
+  /// Shapes that wait for room on the worker that holds what they read.
+  var homesick: Set<UInt32> = []
   var counts = StatusCounts()
 
   package init() {}
@@ -46,7 +61,13 @@ extension Cluster {
 
   /// The same for one step; nil: tasks without a step.
   package func statusCounts(of step: StepID?) -> StatusCounts {
-    poolIndex[step].map { pools[$0].counts } ?? StatusCounts()
+    if let step { return poolIndex[.step(step)].map { pools[$0].counts } ?? StatusCounts() }
+    var counts = StatusCounts()
+    for (key, pool) in poolIndex {
+      guard case .loose = key else { continue }
+      for status in TaskStatus.allCases { counts[status] += pools[pool].counts[status] }
+    }
+    return counts
   }
 
   /// The ids of all tasks, ascending.
@@ -81,24 +102,32 @@ extension Cluster {
       worker = index
     }
 
-    let pool = acquirePool(task.step)
+    let pool = acquirePool(task.step.map(PoolKey.step) ?? .loose(task.owner), owner: task.owner)
     let shape = acquireShape(
-      ShapeKey(pool: pool, needs: task.needs, weightMilli: max(1, task.weightMilli), avoid: task.avoid))
+      ShapeKey(
+        pool: pool, needs: task.needs, weightMilli: max(1, task.weightMilli), avoid: task.avoid,
+        prefer: task.prefer == task.avoid ? nil : task.prefer))
     var flags: TaskSlot.Flags = []
     if task.acceptFailure { flags.insert(.acceptFailure) }
     if task.cancelsWithPrerequisite { flags.insert(.cancelsWithPrerequisite) }
     if task.cancelWished { flags.insert(.cancelWished) }
+    if task.suspendWished { flags.insert(.suspendWished) }
+    if task.isHeld { flags.insert(.held) }
     let slot = tasks.insert(
       TaskSlot(
         id: task.id, order: task.order, assignment: task.assignment, priority: task.priority,
-        unmet: task.unmet, shape: shape, worker: nowhere, status: task.status, flags: flags))
+        unmet: task.unmet, shape: shape, worker: nowhere, job: jobs.acquire(task.job), status: task.status,
+        flags: flags))
     counts[task.status] += 1
     pools[pool].counts[task.status] += 1
     pools[pool].tasks += 1
     for prerequisite in prerequisites { link(slot, waitingFor: prerequisite) }
     if worker != nowhere {
       attach(slot, to: worker)
-      if task.status.holdsRoom { changeLoad(of: worker, by: weight(of: slot)) }
+      if task.status.holdsRoom {
+        changeLoad(of: worker, by: weight(of: slot))
+        occupy(slot, +1)
+      }
     }
     if task.status == .pending { enqueue(slot) }
   }
@@ -117,13 +146,14 @@ extension Cluster {
     change(slot, to: status)
   }
 
-  /// What a task that is inactive or suspended becomes when it may go on: running where it was paused,
-  /// waiting, or pending. Nil for every other task.
+  /// What a task that is inactive or suspended becomes when it may go on: waiting, or pending. Nil for every
+  /// other task, and for one that stands still on a worker: that goes on where it is.
   package func resumption(of id: TaskID) -> TaskStatus? {
     guard let slot = tasks.find(id) else { return nil }
     switch tasks[slot].status {
     case .inactive, .suspended:
-      return tasks[slot].worker != nowhere ? .running : tasks[slot].unmet > 0 ? .waiting : .pending
+      if tasks[slot].worker != nowhere { return nil }
+      return tasks[slot].unmet > 0 ? .waiting : .pending
     default: return nil
     }
   }
@@ -136,13 +166,27 @@ extension Cluster {
     tasks[slot].flags.insert(.cancelWished)
   }
 
+  /// Notes whether a person wants the task paused where it runs: then its worker may report it suspended. Does
+  /// nothing when the task has ended.
+  package mutating func wishSuspend(_ id: TaskID, _ wish: Bool) {
+    guard let slot = tasks.find(id) else { return }
+    if wish { tasks[slot].flags.insert(.suspendWished) } else { tasks[slot].flags.remove(.suspendWished) }
+  }
+
+  /// Keeps a task from being assigned, or lets it go. Does nothing when the task has ended.
+  package mutating func hold(_ id: TaskID, _ isHeld: Bool) {
+    guard let slot = tasks.find(id), tasks[slot].flags.contains(.held) != isHeld else { return }
+    if tasks[slot].status == .pending { dequeue(slot) }
+    if isHeld { tasks[slot].flags.insert(.held) } else { tasks[slot].flags.remove(.held) }
+    if tasks[slot].status == .pending { enqueue(slot) }
+  }
+
   /// Gives a task another priority, at any status. Does nothing when the task has ended.
   package mutating func setPriority(_ id: TaskID, _ priority: Int32) {
     guard let slot = tasks.find(id) else { return }
-    let isQueued = tasks[slot].status == .pending && !tasks[slot].flags.contains(.cancelWished)
-    if isQueued { dequeue(slot) }
+    if tasks[slot].status == .pending { dequeue(slot) }
     tasks[slot].priority = priority
-    if isQueued { enqueue(slot) }
+    if tasks[slot].status == .pending { enqueue(slot) }
   }
 
   /// Takes a task out, wherever it stands, as if it had never been: for the submission that could not be
@@ -182,19 +226,19 @@ extension Cluster {
       if workers[known].entry == worker { return }
       index = known
       retire(index)
-      let pool = workers[index].pool
+      let crew = workers[index].crew
       if workers[index].entry.serves != worker.serves {
-        pools[pool].workers -= 1
-        let new = acquirePool(worker.serves.step)
-        pools[new].workers += 1
-        workers[index].pool = new
-        releasePoolIfEmpty(pool)
+        let new = acquireCrew(worker.serves)
+        crews[new].workers += 1
+        workers[index].crew = new
+        crews[crew].workers -= 1
+        releaseCrewIfEmpty(crew)
       }
       workers[index].entry = worker
     } else {
-      let pool = acquirePool(worker.serves.step)
-      pools[pool].workers += 1
-      index = workers.insert(WorkerRecord(entry: worker, pool: pool))
+      let crew = acquireCrew(worker.serves)
+      crews[crew].workers += 1
+      index = workers.insert(WorkerRecord(entry: worker, crew: crew))
       workerIndex[worker.id] = index
     }
     if worker.isAssignable { enlist(index) }
@@ -206,11 +250,11 @@ extension Cluster {
     guard let index = workerIndex[id] else { return }
     precondition(workers[index].tasks.isEmpty, "worker \(id) is removed while it has tasks")
     retire(index)
-    let pool = workers[index].pool
-    pools[pool].workers -= 1
+    let crew = workers[index].crew
+    crews[crew].workers -= 1
     workerIndex[id] = nil
-    workers.release(index, leaving: WorkerRecord(entry: WorkerEntry(id: 0, capacity: Needs()), pool: nowhere))
-    releasePoolIfEmpty(pool)
+    workers.release(index, leaving: WorkerRecord(entry: WorkerEntry(id: 0, capacity: Needs()), crew: nowhere))
+    releaseCrewIfEmpty(crew)
   }
 
   /// The tasks that a worker has, uploads and paused ones included, by id.
@@ -238,6 +282,9 @@ extension Cluster {
     case .waiting: return task.unmet == 0 ? .nothingUnmet : nil
     case .pending: return task.unmet > 0 ? .unmetPrerequisites : nil
     case .running: return task.worker == nowhere ? .noWorker : nil
+    case .suspended where actor == .worker: return task.flags.contains(.suspendWished) ? nil : .noSuspendWish
+    case .suspended: return task.worker == nowhere ? nil : .heldByWorker
+    case .failed where task.status == .suspended && task.worker == nowhere: return .noWorker
     case .canceled where actor == .worker:
       if task.worker == nowhere { return .noWorker }
       return task.flags.contains(.cancelWished) ? nil : .noCancelWish
@@ -267,9 +314,11 @@ extension Cluster {
     if worker != nowhere {
       attach(slot, to: worker)
       changeLoad(of: worker, by: weight(of: slot))
+      occupy(slot, +1)
     } else if holder != nowhere {
       if old.holdsRoom != status.holdsRoom {
         changeLoad(of: holder, by: status.holdsRoom ? weight(of: slot) : -weight(of: slot))
+        occupy(slot, status.holdsRoom ? +1 : -1)
       }
       if status == .pending { detach(slot) }
     }
@@ -281,7 +330,10 @@ extension Cluster {
     let task = tasks[slot]
     if task.status == .pending { dequeue(slot) }
     if task.worker != nowhere {
-      if task.status.holdsRoom { changeLoad(of: task.worker, by: -weight(of: slot)) }
+      if task.status.holdsRoom {
+        changeLoad(of: task.worker, by: -weight(of: slot))
+        occupy(slot, -1)
+      }
       detach(slot)
     }
   }
@@ -295,6 +347,7 @@ extension Cluster {
     counts[status] -= 1
     pools[pool].counts[status] -= 1
     pools[pool].tasks -= 1
+    jobs.release(tasks[slot].job)
     tasks.remove(slot)
     shapes[shape].tasks -= 1
     if shapes[shape].tasks == 0 { releaseShape(shape) }
@@ -307,12 +360,14 @@ extension Cluster {
     let task = tasks[slot]
     let key = shapes[task.shape].key
     return TaskEntry(
-      id: task.id, step: pools[key.pool].step, status: task.status, priority: task.priority,
+      id: task.id, owner: users[groups[pools[key.pool].group].user].entry.id, job: jobs[task.job],
+      step: pools[key.pool].step, status: task.status, priority: task.priority,
       weightMilli: key.weightMilli, needs: key.needs, order: task.order, unmet: task.unmet,
       worker: task.worker == nowhere ? nil : workers[task.worker].entry.id, assignment: task.assignment,
       avoid: key.avoid, acceptFailure: task.flags.contains(.acceptFailure),
       cancelsWithPrerequisite: task.flags.contains(.cancelsWithPrerequisite),
-      cancelWished: task.flags.contains(.cancelWished))
+      cancelWished: task.flags.contains(.cancelWished), suspendWished: task.flags.contains(.suspendWished),
+      isHeld: task.flags.contains(.held), prefer: key.prefer)
   }
 
   private mutating func attach(_ slot: UInt32, to worker: UInt32) {
@@ -332,21 +387,4 @@ extension Cluster {
     tasks[slot].worker = nowhere
     tasks[slot].position = nowhere
   }
-}
-
-extension Serving {
-  var step: StepID? {
-    if case .step(let step) = self { step } else { nil }
-  }
-}
-
-extension Cluster {
-  package mutating func set(_ workflow: WorkflowEntry) {}
-  package mutating func removeWorkflow(_ id: WorkflowID) {}
-  package mutating func set(_ step: StepEntry) {}
-  package mutating func removeStep(_ id: StepID) {}
-  package mutating func set(_ user: UserEntry) {}
-  package mutating func hold(_ id: TaskID, _ isHeld: Bool) {}
-  package mutating func wishSuspend(_ id: TaskID, _ wish: Bool) {}
-  package mutating func unsettle(_ prerequisite: TaskID) {}
 }

@@ -6,6 +6,16 @@ package enum Explanation: Hashable, Sendable, CustomStringConvertible {
   case inactive
   /// A person paused it; with the worker on which its command stands still.
   case suspended(on: WorkerID?)
+  /// A person wants it paused, and the worker has not confirmed that.
+  case suspendWished(on: WorkerID)
+  case workflowSuspended
+  case stepSuspended(StepID)
+  /// A retry that is held back for a while, or a task that is being debugged.
+  case heldBack
+  /// Its user has as much of the workers as he may.
+  case quotaReached(running: Int32, of: Int32?, cpuMilli: Int64, ofMilli: Int64?)
+  /// The worker that holds what it reads is full.
+  case waitsForWorker(WorkerID, place: Int)
   /// It waits for a task, whose status is nil where it is not known, and for so many others.
   case waiting(for: TaskID, status: TaskStatus?, others: Int)
   /// It is to be skipped when its output exists, and nobody has looked yet.
@@ -53,12 +63,6 @@ package enum Explanation: Hashable, Sendable, CustomStringConvertible {
       mib < 1024 ? "\(mib) MB" : "\(decimal(Int64(mib) * 1000 / 1024)) GB"
     }
 
-    /// Thousandths as a decimal number without needless zeros.
-    private func decimal(_ milli: Int64) -> String {
-      var fraction = String(milli % 1000 + 1000).dropFirst()
-      while fraction.last == "0" { fraction.removeLast() }
-      return fraction.isEmpty ? "\(milli / 1000)" : "\(milli / 1000).\(fraction)"
-    }
   }
 
   package var description: String {
@@ -66,6 +70,18 @@ package enum Explanation: Hashable, Sendable, CustomStringConvertible {
     case .inactive: return "its workflow is a draft"
     case .suspended(nil): return "suspended"
     case .suspended(let worker?): return "suspended, paused on worker \(worker)"
+    case .suspendWished(let worker):
+      return "being suspended: worker \(worker) has not confirmed the pause yet"
+    case .workflowSuspended: return "its workflow is suspended"
+    case .stepSuspended(let step): return "its step \(step) is suspended"
+    case .heldBack: return "held back: it is to be retried later, or waits for `scitq task run-now`"
+    case .quotaReached(let running, let most?, _, _) where running >= most:
+      return "its user has \(counted(Int(running), "task")) on workers, and may have \(most)"
+    case .quotaReached(_, _, let cpu, let most):
+      return "its user has \(decimal(cpu)) cpus on workers, and may have \(decimal(most ?? 0))"
+    case .waitsForWorker(let worker, let place):
+      return
+        "waiting for room on worker \(worker), which holds what it reads; it is number \(place) in the queue"
     case .waiting(let task, let status, let others):
       let standing = status.map { ", which \(Self.clause($0))" } ?? ""
       let rest = others > 0 ? "; and for \(counted(others, "other task", "other tasks"))" : ""
@@ -123,6 +139,13 @@ package enum Explanation: Hashable, Sendable, CustomStringConvertible {
     default: "is \(status.word)"
     }
   }
+}
+
+/// Thousandths as a decimal number without needless zeros.
+func decimal(_ milli: Int64) -> String {
+  var fraction = String(milli % 1000 + 1000).dropFirst()
+  while fraction.last == "0" { fraction.removeLast() }
+  return fraction.isEmpty ? "\(milli / 1000)" : "\(milli / 1000).\(fraction)"
 }
 
 /// "1 worker", "3 workers".

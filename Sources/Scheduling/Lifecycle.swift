@@ -3,7 +3,8 @@ package import ScitqProtocol
 /// Who asks for a task to move.
 ///
 /// A person's standing wish is carried out as `.person`, also when the server does it later: a cancellation
-/// whose worker was lost, or `--on-dependency-failure cancel`.
+/// whose worker was lost, or `--on-dependency-failure cancel`. What runs is canceled, suspended and resumed by its
+/// worker: that it has happened is the worker's to say, and that it may happen a person's.
 package enum Actor: String, CaseIterable, Sendable {
   case server, worker, person
 }
@@ -34,8 +35,10 @@ package enum Lifecycle {
     case (.pending, .assigned): true
     // The worker was lost, drained or deleted before the command started: nothing has happened yet.
     case (.assigned, .pending), (.accepted, .pending), (.downloading, .pending), (.onHold, .pending): true
-    // It was lost while the command ran, or its outputs were on their way.
-    case (.running, .failed), (.uploading, .failed), (.uploadingFailed, .failed): true
+    // It was lost while the command ran or stood still, or its outputs were on their way.
+    case (.running, .failed), (.suspended, .failed), (.uploading, .failed), (.uploadingFailed, .failed): true
+    // It was ready for longer than it may be.
+    case (.pending, .failed): true
     default: false
     }
   }
@@ -50,6 +53,8 @@ package enum Lifecycle {
     case (.accepted, .failed), (.downloading, .failed), (.onHold, .failed): true
     case (.running, .uploading), (.running, .uploadingFailed): true
     case (.uploading, .succeeded), (.uploading, .failed), (.uploadingFailed, .failed): true
+    // The pause that a person asked for is confirmed, and its end.
+    case (.running, .suspended), (.suspended, .running): true
     // The kill that a person asked for is confirmed.
     case (_, .canceled): from.isOnWorker || from == .suspended
     default: false
@@ -58,8 +63,8 @@ package enum Lifecycle {
 
   private static func personMay(_ from: TaskStatus, _ to: TaskStatus) -> Bool {
     switch (from, to) {
-    case (.waiting, .suspended), (.pending, .suspended), (.running, .suspended): true
-    case (.suspended, .waiting), (.suspended, .pending), (.suspended, .running): true
+    case (.waiting, .suspended), (.pending, .suspended): true
+    case (.suspended, .waiting), (.suspended, .pending): true
     case (_, .canceled): true
     default: false
     }
@@ -93,6 +98,8 @@ package struct IllegalMove: Error, Hashable, Sendable, CustomStringConvertible {
     case noWorker
     /// A worker says that it was canceled, and nobody asked for that.
     case noCancelWish
+    /// A worker says that it has paused it, and nobody asked for that.
+    case noSuspendWish
   }
 
   package init(task: TaskID, from: TaskStatus?, to: TaskStatus, actor: Actor, cause: Cause) {
@@ -114,6 +121,7 @@ package struct IllegalMove: Error, Hashable, Sendable, CustomStringConvertible {
     case .heldByWorker: return "\(move): it is paused on a worker and can only go on there"
     case .noWorker: return "\(move): no worker holds it"
     case .noCancelWish: return "\(move): nobody asked for it to be canceled"
+    case .noSuspendWish: return "\(move): nobody asked for it to be suspended"
     }
   }
 }

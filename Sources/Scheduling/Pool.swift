@@ -1,16 +1,18 @@
 import ScitqProtocol
 
-/// A step's tasks and workers; or those without a step. A worker serves one pool, so pools never compete.
+/// Tasks of one step, or those of a user that have none.
 struct Pool: Sendable, Ranked {
-  var step: StepID?
+  var key = PoolKey.loose(0)
+  var group: UInt32 = nowhere
+  /// Workers that may be given its tasks, those that have nothing else to serve first.
+  var crews: [UInt32] = []
   /// Tasks by status.
   var counts = StatusCounts()
   var tasks = 0
-  /// All workers that serve it, assignable or not.
-  var workers = 0
-  /// Host classes, smallest first, and the tree over them.
-  var classes: [UInt32] = []
-  var tree = HostTree()
+  /// What of the workers its tasks hold.
+  var usage: (running: Int32, cpuMilli: Int64) = (0, 0)
+  /// Its step is suspended.
+  var isHeld = false
 
   /// Shapes to be tried.
   var ready = IndexedHeap<UInt32>()
@@ -23,26 +25,47 @@ struct Pool: Sendable, Ranked {
   /// No shape here weighs less. With less room than that nothing needs to be tried.
   var lightest = Int64.max
 
-  var recheck = Recheck.nothing
+  /// Smaller goes first among the pools of a group.
+  var rank: Int64 = 0
   /// The rank of the first ready shape.
   var head = QueueKey(priority: 0, order: 0, id: 0)
-  /// In the queue of pools that have something to assign.
+  /// In its group's queue.
   var position: UInt32 = nowhere
+
+  var step: StepID? {
+    if case .step(let step) = key { step } else { nil }
+  }
+
+  static func precedes(_ elements: [Pool], _ a: Int, _ b: Int) -> Bool {
+    let (x, y) = (elements[a].head, elements[b].head)
+    if x.priority != y.priority { return x.priority > y.priority }
+    if elements[a].rank != elements[b].rank { return elements[a].rank < elements[b].rank }
+    return x.precedes(y)
+  }
+}
+
+/// Workers that serve the same.
+struct Crew: Sendable {
+  var serves: Serving
+  /// All of them, assignable or not.
+  var workers = 0
+  /// Whose tasks they may be given.
+  var pools: Set<UInt32> = []
+  /// Host classes, smallest first, and the tree over them.
+  var classes: [UInt32] = []
+  var tree = HostTree()
+  var recheck = Recheck.nothing
 
   /// Which shapes are tried again before anything is assigned.
   enum Recheck: Sendable {
     case nothing, full, everything
-  }
-
-  static func precedes(_ elements: [Pool], _ a: Int, _ b: Int) -> Bool {
-    elements[a].head.precedes(elements[b].head)
   }
 }
 
 /// A worker and what it has.
 struct WorkerRecord: Sendable, Ranked {
   var entry: WorkerEntry
-  var pool: UInt32
+  var crew: UInt32
   var hostClass: UInt32 = nowhere
   /// Σ weight of its tasks that hold room.
   var loadMilli: Int64 = 0
@@ -65,9 +88,9 @@ struct WorkerRecord: Sendable, Ranked {
 /// them.
 struct HostClass: Sendable {
   var kind: HostKind
-  var pool: UInt32
+  var crew: UInt32
   var members = IndexedHeap<UInt32>()
-  /// In its pool's `classes`.
+  /// In its crew's `classes`.
   var leaf = 0
 }
 
@@ -136,7 +159,7 @@ struct HostSummary: Sendable {
   }
 }
 
-/// A tree of maxima over a pool's host classes, smallest host first, so that the smallest one that does is
+/// A tree of maxima over a crew's host classes, smallest host first, so that the smallest one that does is
 /// found without looking at those that do not.
 struct HostTree: Sendable {
   /// The root is 1; the children of n are 2n and 2n + 1.
@@ -155,6 +178,7 @@ struct HostTree: Sendable {
     }
   }
 
+  var mostFreeSlots: Int64 { nodes.isEmpty ? Int64.min : nodes[1].freeSlots }
   var mostFreeRoom: Int64 { nodes.isEmpty ? Int64.min : nodes[1].freeRoom }
 
   mutating func update(_ leaf: Int, _ summary: HostSummary) {

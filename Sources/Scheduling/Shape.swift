@@ -6,6 +6,8 @@ struct ShapeKey: Hashable, Sendable {
   var needs: Needs
   var weightMilli: Int32
   var avoid: WorkerID?
+  /// The worker that holds what they read.
+  var prefer: WorkerID?
 }
 
 /// All tasks of one shape, with a heap of those pending.

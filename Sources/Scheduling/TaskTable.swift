@@ -35,6 +35,8 @@ struct TaskSlot: Sendable {
   var position: UInt32 = nowhere
   /// The first edge to a prerequisite.
   var firstEdge: UInt32 = nowhere
+  /// Index of the job that it is part of, or `nowhere`.
+  var job: UInt32 = nowhere
   var status: TaskStatus
   var flags: Flags
 
@@ -43,6 +45,9 @@ struct TaskSlot: Sendable {
     static let acceptFailure = Flags(rawValue: 1)
     static let cancelsWithPrerequisite = Flags(rawValue: 2)
     static let cancelWished = Flags(rawValue: 4)
+    static let suspendWished = Flags(rawValue: 8)
+    /// Kept out of the queue.
+    static let held = Flags(rawValue: 16)
   }
 
   var key: QueueKey { QueueKey(priority: priority, order: order, id: id) }

@@ -10,7 +10,8 @@ struct Cable: Sendable {
   static func lay() async throws -> Cable {
     let number = Int.random(in: 0..<(1 << 14))
     let cable = Cable(
-      namespace: "scitq-\(number)", serverAddress: "10.\(200 + number / 4096).\(number / 16 % 256).\(number % 16 * 16 + 1)")
+      namespace: "scitq-\(number)",
+      serverAddress: "10.\(200 + number / 4096).\(number / 16 % 256).\(number % 16 * 16 + 1)")
     let (near, far) = ("sq\(number)a", "sq\(number)b")
     let farAddress = cable.serverAddress.replacingOccurrences(
       of: #"\d+$"#, with: "\(number % 16 * 16 + 2)", options: .regularExpression)
@@ -47,7 +48,8 @@ struct Cable: Sendable {
     let status = await program.ended()
     guard status == 0 else {
       throw Trouble(
-        "\(arguments.joined(separator: " ")): \((try? String(contentsOf: log, encoding: .utf8)) ?? "\(status)")")
+        "\(arguments.joined(separator: " ")): \((try? String(contentsOf: log, encoding: .utf8)) ?? "\(status)")"
+      )
     }
   }
 }

@@ -65,6 +65,7 @@ extension World {
 
   /// The folders of attempts that a worker still has.
   nonisolated func attempts(of worker: String) -> [String] {
-    (try? FileManager.default.contentsOfDirectory(atPath: store(of: worker).appending(path: "tasks").path)) ?? []
+    (try? FileManager.default.contentsOfDirectory(atPath: store(of: worker).appending(path: "tasks").path))
+      ?? []
   }
 }

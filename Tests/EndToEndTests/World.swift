@@ -157,7 +157,8 @@ actor World {
     let program = try launch(
       name, "scitq-worker",
       [
-        "--server", cable.map { "\($0.serverAddress):\(address.split(separator: ":").last ?? "")" } ?? address,
+        "--server",
+        cable.map { "\($0.serverAddress):\(address.split(separator: ":").last ?? "")" } ?? address,
         "--token-file", tokenFile.path,
         "--store", store(of: name).path, "--name", name, "--concurrency", String(worker.slots),
         "--prefetch", String(worker.prefetch), "--engine", worker.engine.rawValue,

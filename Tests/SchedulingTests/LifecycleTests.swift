@@ -10,18 +10,19 @@ struct LifecycleTests {
       """
       +I +W +P  IW IP  WP WS  PA
       AP CP DP OP
-      RF UF VF
+      RF ZF UF VF  PF
       """),
     .worker: words(
       """
       AC  CD CO CR  DO DR  OR
       CF DF OF
       RU RV  US UF VF
+      RZ ZR
       AX CX DX OX RX UX VX ZX
       """),
     .person: words(
       """
-      WZ PZ RZ  ZW ZP ZR
+      WZ PZ  ZW ZP
       IX WX PX AX CX DX OX RX UX VX ZX
       """),
   ]

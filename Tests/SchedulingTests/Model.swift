@@ -32,6 +32,9 @@ struct Model {
 
   var tasks: [TaskID: Task] = [:]
   var workers: [WorkerID: WorkerEntry] = [:]
+  var workflows: [WorkflowID: WorkflowEntry] = [:]
+  var steps: [StepID: StepEntry] = [:]
+  var users: [UserID: UserEntry] = [:]
   /// How tasks that have ended did so for good.
   var settled: [TaskID: TaskStatus] = [:]
 
@@ -44,10 +47,15 @@ struct Model {
     }
   }
 
+  /// Who may be given a task's step, those that serve nothing else first.
+  func servings(_ task: TaskEntry) -> [Serving] {
+    guard let step = task.step else { return [.loose, .everything] }
+    return [.step(step)] + (steps[step].map { [.workflow($0.workflow)] } ?? []) + [.everything]
+  }
+
   func eligible(_ task: TaskEntry) -> [WorkerEntry] {
     let able = workers.values.filter { worker in
-      worker.isConnected && !worker.isDraining && !worker.isPaused
-        && worker.serves == (task.step.map(Serving.step) ?? .loose)
+      worker.isConnected && !worker.isDraining && !worker.isPaused && servings(task).contains(worker.serves)
         && worker.capacity.cpuMilli >= task.needs.cpuMilli
         && worker.capacity.memoryMiB >= task.needs.memoryMiB
         && worker.capacity.diskMiB >= task.needs.diskMiB && worker.capacity.gpu >= task.needs.gpu
@@ -55,6 +63,40 @@ struct Model {
     }
     let preferred = able.filter { $0.id != task.avoid }
     return preferred.isEmpty ? able : preferred
+  }
+
+  /// The worker that holds what a task reads, if it could take it.
+  func home(_ task: TaskEntry) -> WorkerEntry? {
+    task.prefer.flatMap { home in eligible(task).first { $0.id == home && home != task.avoid } }
+  }
+
+  // MARK: Shares and limits
+
+  /// Whose share a task is taken from.
+  func owner(_ task: TaskEntry) -> UserID {
+    task.step.flatMap { steps[$0] }.flatMap { workflows[$0.workflow] }?.owner ?? task.owner
+  }
+
+  func usage(_ user: UserID) -> (running: Int32, cpu: Int64) {
+    tasks.values.map(\.entry).reduce((0, 0)) { sum, task in
+      guard "ACDORZ".contains(task.status.rawValue), task.worker != nil, owner(task) == user else {
+        return sum
+      }
+      return (sum.0 + 1, sum.1 + Int64(task.needs.cpuMilli))
+    }
+  }
+
+  func allows(_ task: TaskEntry) -> Bool {
+    guard let user = users[owner(task)] else { return true }
+    let used = usage(user.id)
+    if let most = user.maximumRunning, used.running >= most { return false }
+    if let most = user.maximumCPUMilli, used.cpu + Int64(task.needs.cpuMilli) > most { return false }
+    return true
+  }
+
+  func isHeld(_ task: TaskEntry) -> Bool {
+    let step = task.step.flatMap { steps[$0] }
+    return task.isHeld || step?.isHeld == true || step.flatMap { workflows[$0.workflow] }?.isHeld == true
   }
 
   func fits(_ task: TaskEntry, _ worker: WorkerEntry, slotsOnly: Bool = false) -> Bool {
@@ -66,8 +108,9 @@ struct Model {
   /// Smaller is better.
   private func rank(_ task: TaskEntry, _ worker: WorkerEntry) -> [Int64] {
     let host = worker.capacity
+    let crew = servings(task).firstIndex(of: worker.serves) ?? 9
     return [
-      fits(task, worker, slotsOnly: true) ? 0 : 1, Int64(host.gpu), Int64(host.memoryMiB),
+      fits(task, worker, slotsOnly: true) ? 0 : 1, Int64(crew), Int64(host.gpu), Int64(host.memoryMiB),
       Int64(host.cpuMilli), Int64(host.diskMiB), Int64(worker.concurrency), Int64(worker.prefetch),
       Int64(worker.reducedRoom), load(worker.id), worker.id.rawValue,
     ]
@@ -75,26 +118,49 @@ struct Model {
 
   // MARK: Decisions
 
+  /// What may be assigned, as far as it is not a matter of workers and limits.
   var queue: [TaskEntry] {
-    tasks.values.map(\.entry).filter { $0.status == .pending && !$0.cancelWished }
+    tasks.values.map(\.entry).filter { $0.status == .pending && !$0.cancelWished && !isHeld($0) }
       .sorted { a, b in
         (-Int64(a.priority), a.order, a.id.rawValue) < (-Int64(b.priority), b.order, b.id.rawValue)
       }
   }
 
-  mutating func assign(limit: Int) -> [Assignment] {
-    var made: [Assignment] = []
-    for task in queue where made.count < limit {
-      let open = eligible(task).filter { fits(task, $0) }
-      guard let worker = open.min(by: { rank(task, $0).lexicographicallyPrecedes(rank(task, $1)) }) else {
-        continue
+  /// The worker a task goes to now. `isComfort`: nothing else wants a free slot.
+  func best(_ task: TaskEntry, isComfort: Bool) -> WorkerEntry? {
+    if let home = home(task) {
+      if fits(task, home) { return home }
+      guard isComfort else { return nil }
+    }
+    return eligible(task).filter { fits(task, $0, slotsOnly: home(task) != nil) }
+      .min { rank(task, $0).lexicographicallyPrecedes(rank(task, $1)) }
+  }
+
+  /// Takes over what the cluster has assigned, one by one: each must have been the right worker at that moment.
+  mutating func replay(_ made: [Assignment]) throws {
+    for one in made {
+      guard let task = tasks[one.task]?.entry, task.status == .pending, !task.cancelWished, !isHeld(task)
+      else {
+        throw Broken(description: "task \(one.task) was not to be assigned")
+      }
+      try hold(allows(task), "task \(one.task) passes its user's limits")
+      let isAway = home(task).map { !fits(task, $0) } ?? false
+      let right = best(task, isComfort: isAway)?.id
+      try hold(
+        right == one.worker,
+        "task \(one.task) went to worker \(one.worker), not \(right.map(\.description) ?? "none")")
+      if isAway {
+        // Nobody else wanted that slot.
+        for other in queue where other.id != task.id && allows(other) && home(other) == nil {
+          let wants = eligible(other).contains { $0.id == one.worker && fits(other, $0) }
+          try hold(!wants, "task \(one.task) left its worker for a slot that task \(other.id) wanted")
+        }
       }
       tasks[task.id]?.entry.status = .assigned
-      tasks[task.id]?.entry.worker = worker.id
+      tasks[task.id]?.entry.worker = one.worker
       tasks[task.id]?.entry.assignment += 1
-      made.append(Assignment(task: task.id, worker: worker.id, number: task.assignment + 1))
+      try hold(one.number == task.assignment + 1, "the assignment number of task \(one.task) is wrong")
     }
-    return made
   }
 
   /// Whether the cluster should make this move, and makes it.
@@ -110,6 +176,9 @@ struct Model {
       if task.unmet > 0 || task.status == .suspended && task.worker != nil { return false }
       task.worker = nil
     case .running: if task.worker == nil { return false }
+    case .suspended:
+      if actor == .worker ? !task.suspendWished : task.worker != nil { return false }
+    case .failed: if task.status == .suspended && task.worker == nil { return false }
     case .canceled: if actor == .worker && (task.worker == nil || !task.cancelWished) { return false }
     default: break
     }
@@ -120,7 +189,9 @@ struct Model {
   }
 
   /// Those that were freed, those to cancel, and all that changed.
-  mutating func settle(_ id: TaskID, _ outcome: TaskStatus) -> ([TaskID], [TaskID], [TaskID]) {
+  mutating func settle(
+    _ id: TaskID, _ outcome: TaskStatus, on worker: WorkerID?
+  ) -> ([TaskID], [TaskID], [TaskID]) {
     settled[id] = outcome
     var freed: [TaskID] = []
     var toCancel: [TaskID] = []
@@ -131,6 +202,12 @@ struct Model {
         task.waitsFor.removeAll { $0 == id }
         task.entry.unmet = Int32(task.waitsFor.count)
         changed.append(task.entry.id)
+        let strategy = task.entry.step.flatMap { steps[$0] }.flatMap { workflows[$0.workflow] }?.strategy
+        if task.waitsFor.isEmpty, outcome == .succeeded, strategy == .thread, let worker,
+          task.entry.avoid != worker
+        {
+          task.entry.prefer = worker
+        }
         if task.waitsFor.isEmpty, task.entry.status == .waiting {
           task.entry.status = .pending
           freed.append(task.entry.id)

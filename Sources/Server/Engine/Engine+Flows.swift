@@ -230,6 +230,7 @@ extension Engine {
     for (id, job) in jobs where job.step.map(own.contains) == true { jobs[id] = nil }
     for step in own {
       steps[step] = nil
+      failures.forget(step: step)
       cluster.removeStep(step)
     }
     // Those that this very batch made are among the living.

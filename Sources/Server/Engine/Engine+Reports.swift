@@ -201,6 +201,22 @@ extension Engine {
     conclude(row, known)
   }
 
-  /// Failures of a step on one worker only are that worker's.
-  private func observe(_ row: TaskRow) {}
+  /// A worker on which alone a step fails is given nothing more until somebody has looked at it.
+  private func observe(_ row: TaskRow) {
+    guard let worker = row.worker, row.status == .succeeded || row.status == .failed else { return }
+    switch row.reason.flatMap(FailureReason.init) {
+    // The task's own, or nobody's.
+    case .inputMissing?, .input?, .denied?, .refused?, .workerLost?, .timeout?, .outOfMemory?: return
+    default: break
+    }
+    guard
+      let quarantine = failures.record(step: row.step, worker: worker, succeeded: row.status == .succeeded),
+      var worker = workers[quarantine.worker], worker.wish == nil
+    else { return }
+    worker.wish = .quarantine
+    worker.wishReason = quarantine.description
+    set(worker)
+    batch.event(worker: worker.id, "quarantined", reason: quarantine.description)
+    logger.warning("worker \(worker.name) is quarantined: \(quarantine)")
+  }
 }

@@ -189,6 +189,7 @@ extension Engine {
       guard var row = workers[id] else { continue }
       for task in cluster.tasks(on: id) { lose(task, because: "worker \(row.name) was deleted", known) }
       cluster.removeWorker(id)
+      failures.forget(worker: id)
       row.status = .deleted
       row.credentialHash = nil
       workers[id] = nil

@@ -50,6 +50,8 @@ actor Engine: Service {
   /// Reconciled sessions, by worker: their epoch. Not in the database: a session does not outlive the server.
   var ready: [WorkerID: Int64] = [:]
 
+  /// Which steps fail where. Not in the database: a server that starts anew gives everybody a chance.
+  var failures = FailureLedger()
   /// Workers that are connected and have missed their beats.
   var quiet: Set<WorkerID> = []
 
