@@ -111,7 +111,8 @@ package struct IllegalMove: Error, Hashable, Sendable, CustomStringConvertible {
   }
 
   package var description: String {
-    let move = "task \(task) cannot go from \(from?.word ?? "nothing") to \(to.word)"
+    let start = from.map { "\($0.word) (\($0.rawValue))" } ?? "nothing"
+    let move = "task \(task) cannot go from \(start) to \(to.word) (\(to.rawValue))"
     switch cause {
     case .unknownTask: return "task \(task) cannot become \(to.word): it has ended or does not exist"
     case .lifecycle: return "\(move) at the word of a \(actor.rawValue)"

@@ -373,6 +373,9 @@ public nonisolated struct WireReportsAccepted: Sendable {
 
   public var superseded: [WireAttemptRef] = []
 
+  /// for people: why a report was not taken, with the letters of the move
+  public var refusals: [String] = []
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -1463,7 +1466,7 @@ nonisolated extension WireReport: SwiftProtobuf.Message, SwiftProtobuf._MessageI
 
 nonisolated extension WireReportsAccepted: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".ReportsAccepted"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}sequence\0\u{1}superseded\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}sequence\0\u{1}superseded\0\u{1}refusals\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1473,6 +1476,7 @@ nonisolated extension WireReportsAccepted: SwiftProtobuf.Message, SwiftProtobuf.
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularInt64Field(value: &self.sequence) }()
       case 2: try { try decoder.decodeRepeatedMessageField(value: &self.superseded) }()
+      case 3: try { try decoder.decodeRepeatedStringField(value: &self.refusals) }()
       default: break
       }
     }
@@ -1485,12 +1489,16 @@ nonisolated extension WireReportsAccepted: SwiftProtobuf.Message, SwiftProtobuf.
     if !self.superseded.isEmpty {
       try visitor.visitRepeatedMessageField(value: self.superseded, fieldNumber: 2)
     }
+    if !self.refusals.isEmpty {
+      try visitor.visitRepeatedStringField(value: self.refusals, fieldNumber: 3)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: WireReportsAccepted, rhs: WireReportsAccepted) -> Bool {
     if lhs.sequence != rhs.sequence {return false}
     if lhs.superseded != rhs.superseded {return false}
+    if lhs.refusals != rhs.refusals {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

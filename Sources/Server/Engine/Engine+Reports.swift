@@ -18,7 +18,12 @@ extension Engine {
     var sequence = acknowledged[worker] ?? 0
     for report in reports where report.sequence > sequence {
       sequence = report.sequence
+      refusal = nil
       if !take(report, from: worker, known) {
+        accepted.refusals.append(
+          refusal
+            ?? "task \(report.taskID) is not this worker's any more: assignment \(report.assignment) is superseded"
+        )
         var attempt = WireAttemptRef()
         attempt.taskID = report.taskID
         attempt.assignment = report.assignment
@@ -71,6 +76,7 @@ extension Engine {
       logger.warning(
         "a worker reported what cannot be",
         metadata: ["worker": "\(worker)", "task": "\(id)", "error": "\(error)"])
+      refusal = "\(error)"
       return false
     }
     let from = row.status

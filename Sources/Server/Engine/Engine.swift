@@ -55,6 +55,9 @@ actor Engine: Service {
   /// Workers that are connected and have missed their beats.
   var quiet: Set<WorkerID> = []
 
+  /// Why the report that is being looked at is not taken.
+  var refusal: String?
+
   /// What this pass will announce once it is durable.
   var batch = Batch(now: 0)
   var announcement = Announcement()

@@ -272,6 +272,38 @@ struct EngineTests {
           GROUP BY coalesce(step_id, 0), status, hidden ORDER BY 1
           """)
       #expect(kept == counted, "\(seed)")
+      let keptJobs = try String.fetchAll(
+        db, sql: "SELECT job_id || status || ':' || count FROM job_count WHERE count > 0 ORDER BY 1")
+      let countedJobs = try String.fetchAll(
+        db,
+        sql: """
+          SELECT job_id || status || ':' || count(*) FROM task WHERE job_id IS NOT NULL AND hidden = 0
+          GROUP BY job_id, status ORDER BY 1
+          """)
+      #expect(keptJobs == countedJobs, "\(seed)")
+      for (phase, from, to) in [
+        ("upload", "run_ended_at", "ended_at"),
+        ("run_succeeded", "run_started_at", "run_ended_at"),
+      ] {
+        let condition =
+          phase == "upload" ? "status IN ('S', 'F')" : "status IN ('U', 'S')"
+        let kept = try String.fetchAll(
+          db,
+          sql: "SELECT step_id || ':' || count || ':' || total FROM phase_count WHERE phase = ? ORDER BY 1",
+          arguments: [phase])
+        let counted = try String.fetchAll(
+          db,
+          sql: """
+            SELECT step_id || ':' || count(*) || ':' || sum(\(to) - \(from) - \(phase == "upload" ? "0" : "suspended_for"))
+            FROM task WHERE step_id IS NOT NULL AND \(from) IS NOT NULL AND \(condition) GROUP BY step_id ORDER BY 1
+            """)
+        if phase == "run_succeeded" {
+          // Those that were lost while they uploaded had run well, too.
+          #expect(kept.count >= counted.count, "\(phase), \(seed)")
+        } else {
+          #expect(kept == counted, "\(phase), \(seed)")
+        }
+      }
       // The newest event of each task says where it stands.
       let wrong = try Int64.fetchAll(
         db,
@@ -288,12 +320,13 @@ struct EngineTests {
         sql: """
           SELECT id FROM task WHERE status = 'W' AND (unmet = 0 OR unmet <>
             (SELECT count(*) FROM dependency WHERE task_id = task.id AND met = 0))
+            OR status = 'P' AND unmet <> 0
           """)
       #expect(idle.isEmpty, "unmet counters of \(idle), \(seed)")
       let held = try Int64.fetchAll(
         db,
         sql:
-          "SELECT id FROM task WHERE (worker_id IS NULL) = (status IN ('A','C','D','O','R','U','V'))  AND status NOT IN ('S','F','X')"
+          "SELECT id FROM task WHERE (worker_id IS NULL) = (status IN ('A','C','D','O','R','U','V')) AND status NOT IN ('S','F','X','Z')"
       )
       #expect(held.isEmpty, "workers of \(held), \(seed)")
     }
@@ -309,13 +342,42 @@ private struct History {
   func play() async throws {
     var workers: [PlayedWorker] = []
     for number in 0..<3 { workers.append(try await world.join("w\(life)-\(number)", slots: 2, prefetch: 1)) }
+    let flow = try await world.workflow("h\(life)", strategy: life == 1 ? "T" : "B")
+    var steps: [Int64] = []
+    for name in ["a", "b"] { steps.append(try await world.step(name, of: flow)) }
+    try await world.serve(workers[0].id, step: steps[0], scope: "W")
+    try await world.serve(workers[1].id, scope: "G")
     for draw in plan {
       let choice = Int(draw >> 8 & 0xFFFF)
       let most = try await world.store.read { db in
         try Int64.fetchOne(db, sql: "SELECT coalesce(max(id), 0) FROM task")!
       }
       let some = TaskID(Int64(choice) % max(1, most) + 1)
-      switch draw % 10 {
+      switch draw % 16 {
+      case 10: _ = try? await world.act(.suspend, some, release: choice % 3 == 0)
+      case 11: _ = try? await world.act(.resume, some)
+      case 12:
+        var job = WireNewJob()
+        job.task = .bare("j", after: most == 0 || choice % 2 == 0 ? [] : [some], retry: UInt32(choice % 2))
+        if choice % 3 == 0 { job.task.stepID = steps[choice % 2] }
+        job.size = Int64(choice % 4 + 1)
+        job.sequential = choice % 5 == 0
+        let id = try await world.submit(job: job)
+        _ = try? await world.submit("after", after: [id])
+      case 13:
+        var task = WireNewTask.bare("s", after: most == 0 || choice % 2 == 0 ? [] : [some])
+        task.stepID = steps[choice % 2]
+        _ = try? await world.submit([task, task])
+      case 14:
+        let verbs: [WireFlowVerb] = [.suspend, .resume, .resume]
+        if choice % 2 == 0 {
+          _ = try? await world.act(verbs[choice % 3], onWorkflow: flow)
+        } else {
+          _ = try? await world.act(verbs[choice % 3], onStep: steps[choice % 2])
+        }
+      case 15:
+        let verbs: [WireWorkerVerb] = [.pause, .resume, .drain, .resume]
+        try await world.act(verbs[choice % 4], on: workers[choice % 3].id, running: choice % 8 < 4)
       case 0, 1: _ = try await world.submit("t", retry: UInt32(choice % 3))
       case 2:
         var task = WireNewTask.bare("d", after: most == 0 ? [] : [some], retry: UInt32(choice % 2))
@@ -340,12 +402,14 @@ private struct History {
   private func step(
     _ worker: inout PlayedWorker, _ attempt: AttemptID, _ status: TaskStatus, _ choice: Int
   ) async throws {
-    let wished = try await world.row(attempt.task).cancelRequested
-    if wished {
+    let row = try await world.row(attempt.task)
+    if row.cancelRequested || row.suspendWish.contains(.release) {
       _ = try await worker.say(attempt, .canceled)
       return
     }
     switch status {
+    case .running where !row.suspendWish.isEmpty && choice % 4 > 0: try await worker.say(attempt, .suspended)
+    case .suspended where row.suspendWish.isEmpty: try await worker.say(attempt, .running)
     case .assigned: try await worker.say(attempt, .accepted)
     case .accepted: try await worker.say(attempt, choice % 2 == 0 ? .downloading : .running)
     case .downloading: try await worker.say(attempt, choice % 7 == 0 ? .failed : .onHold, reason: .network)

@@ -4,6 +4,7 @@ import Logging
 import NIOPosix
 import ScitqProtocol
 import ServiceLifecycle
+import SwiftProtobuf
 import SystemPackage
 
 @testable import ScitqServer
@@ -87,6 +88,94 @@ struct EngineWorld: Sendable {
     return TaskID(retried.firstID)
   }
 
+  // MARK: Workflows and jobs
+
+  @discardableResult
+  func change(_ flow: FlowCommand, by user: User? = nil) async throws -> Int64 {
+    let user = user ?? admin
+    return try await engine.ask { .flow(flow, by: user, $0) }
+  }
+
+  func workflow(_ name: String = "w", strategy: String = "B", draft: Bool = false) async throws -> Int64 {
+    try await change(
+      .createWorkflow(
+        .with {
+          $0.name = name
+          $0.strategy = strategy
+          $0.draft = draft
+        }))
+  }
+
+  func step(_ name: String, of workflow: Int64) async throws -> Int64 {
+    try await change(
+      .createStep(
+        .with {
+          $0.workflowID = workflow
+          $0.name = name
+        }))
+  }
+
+  func act(_ verb: WireFlowVerb, onWorkflow id: Int64) async throws {
+    try await change(
+      .actOnWorkflow(
+        .with {
+          $0.id = id
+          $0.verb = verb
+        }))
+  }
+
+  func act(_ verb: WireFlowVerb, onStep id: Int64) async throws {
+    try await change(
+      .actOnStep(
+        .with {
+          $0.id = id
+          $0.verb = verb
+        }))
+  }
+
+  func standing(ofWorkflow id: Int64) async throws -> WireWorkflow {
+    try await settle()
+    guard let found = try await store.read({ db in try FlowQueries(db: db).workflow(id) }) else {
+      throw CallError(.notFound, "workflow \(id)")
+    }
+    return found
+  }
+
+  /// The number of the job; that of its first task is one more.
+  func submit(job header: WireNewJob, rows: [WireJobRow] = []) async throws -> TaskID {
+    let size = rows.isEmpty ? header.size : Int64(rows.count)
+    let submission = Submission(
+      owner: admin, key: "", tasks: [], job: Submission.Job(header: header, rows: rows, size: size))
+    let made: WireTasksCreated = try await engine.ask { .submit(submission, $0) }
+    return TaskID(made.jobID)
+  }
+
+  func job(_ id: TaskID) async throws -> JobRow {
+    try await settle()
+    guard let job = try await store.read({ db in try db.job(id) }) else {
+      throw CallError(.notFound, "job \(id)")
+    }
+    return job
+  }
+
+  func serve(_ worker: WorkerID, step: Int64? = nil, scope: String? = nil) async throws {
+    var request = WireUpdateWorker()
+    request.ids = [worker.rawValue]
+    if let step { request.stepID = step }
+    if let scope { request.scope = scope }
+    let asked = request
+    try await engine.ask { .updateWorkers(asked, by: admin, $0) }
+  }
+
+  func act(_ verb: WireWorkerVerb, on worker: WorkerID, running: Bool = false) async throws {
+    var request = WireActOnWorkers()
+    request.ids = [worker.rawValue]
+    request.verb = verb
+    request.running = running
+    let asked = request
+    try await engine.ask { .actOnWorkers(asked, by: admin, $0) }
+  }
+
   // MARK: Workers
 
   func join(_ name: String, slots: UInt32 = 2, prefetch: UInt32 = 0) async throws -> PlayedWorker {
@@ -158,7 +247,7 @@ struct PlayedWorker: Sendable {
       for row in try Row.fetchAll(
         db,
         sql:
-          "SELECT id, assignment, status FROM task WHERE worker_id = ? AND status IN ('A','C','D','O','R','U','V')",
+          "SELECT id, assignment, status FROM task WHERE worker_id = ? AND status IN ('A','C','D','O','R','U','V','Z')",
         arguments: [id.rawValue])
       {
         found[AttemptID(task: TaskID(row["id"]), assignment: row["assignment"])] = TaskStatus(
@@ -194,8 +283,11 @@ struct PlayedWorker: Sendable {
   }
 
   func send(_ reports: [WireReport]) async throws -> [WireAttemptRef] {
-    let answer: WireReportsAccepted = try await world.engine.ask { .report(id, epoch: epoch, reports, $0) }
-    return answer.superseded
+    try await answer(reports).superseded
+  }
+
+  func answer(_ reports: [WireReport]) async throws -> WireReportsAccepted {
+    try await world.engine.ask { .report(id, epoch: epoch, reports, $0) }
   }
 
   /// Its lease runs out.
