@@ -113,7 +113,7 @@ extension Client {
   }
 
   /// The remotes that these URIs need; the server is asked only when one of them names a remote.
-  fileprivate func remotes(
+  func remotes(
     for uris: [TransferURI], writingTo destination: TransferURI? = nil
   ) async throws -> WireRemotes {
     guard uris.contains(where: { !$0.isLocal && !$0.isWeb }) else { return WireRemotes() }
@@ -127,7 +127,7 @@ extension Client {
 }
 
 /// Lends a `Transfer` out, and takes it down whatever happens, ^C included.
-private enum Moving {
+enum Moving {
   static func with<R: Sendable>(
     _ remotes: WireRemotes, _ body: @escaping @Sendable (Transfer) async throws -> R
   ) async throws -> R {

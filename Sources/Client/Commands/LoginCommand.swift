@@ -19,7 +19,12 @@ struct LoginCommand: ClientCommand {
     help: "Read the password from stdin, up to the end of its first line.")
   var passwordStdin = false
 
+  @Option(help: "How long the token is good for, as 12h; at most as long as the server allows.",
+    transform: Values.duration)
+  var expires: Duration?
+
   mutating func validate() throws {
+    if let expires, expires <= .zero { throw ValidationError("--expires is 0; give a time such as 12h") }
     if passwordStdin, user == nil {
       throw ValidationError("--password-stdin needs --user, since nobody can be asked for the name")
     }
@@ -29,7 +34,12 @@ struct LoginCommand: ClientCommand {
     let (username, secret) = try credentials()
     do {
       let answer = try await client.connected(token: nil) { session in
-        try await session.call(.login, .with { ($0.username, $0.password) = (username, secret) })
+        try await session.call(
+          .login,
+          .with {
+            ($0.username, $0.password) = (username, secret)
+            $0.lifetimeMs = expires?.wholeMilliseconds ?? 0
+          })
       }
       try client.put(
         text: answer.token + "\n",
@@ -52,6 +62,19 @@ struct LoginCommand: ClientCommand {
     }
     let name = try user ?? prompt.ask("Username: ")
     return (name, try prompt.askSecretly("Password: "))
+  }
+}
+
+/// `scitq logout`.
+struct LogoutCommand: ClientCommand {
+  static let configuration = CommandConfiguration.command(
+    "logout", "Make the token in SCITQ_TOKEN worthless.", example: "scitq logout; unset SCITQ_TOKEN")
+
+  @OptionGroup var globals: Globals
+
+  func run(_ client: Client) async throws {
+    _ = try await client.connected { try await $0.call(.logout, WireEmpty()) }
+    try client.note("logged out; unset SCITQ_TOKEN")
   }
 }
 

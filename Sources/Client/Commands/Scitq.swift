@@ -14,8 +14,8 @@ struct Scitq: AsyncParsableCommand {
       """,
     version: Connection.software,
     subcommands: [
-      TaskCommand.self, WorkerCommand.self, UserCommand.self, FileCommand.self, StatusCommand.self,
-      LoginCommand.self,
-      CertCommand.self,
+      TaskCommand.self, WorkflowCommand.self, StepCommand.self, WorkerCommand.self, UserCommand.self,
+      FileCommand.self, EventsCommand.self, StatusCommand.self, TopCommand.self, LoginCommand.self,
+      LogoutCommand.self, CertCommand.self, CompletionCommand.self,
     ])
 }

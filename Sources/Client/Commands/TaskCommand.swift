@@ -9,95 +9,35 @@ struct TaskCommand: AsyncParsableCommand {
     example:
       "scitq task create --container alpine --command 'echo \"hello world\"'\nscitq task list --status RF",
     subcommands: [
-      TaskCreate.self, TaskList.self, Show.self, TaskOutput.self, Retry.self, Cancel.self, Wait.self,
-      Explain.self, Files.self,
+      TaskCreate.self, TaskList.self, Show.self, TaskOutput.self, Retry.self, Cancel.self, Kill.self, Suspend.self,
+      Resume.self, RunNow.self, Wait.self, Explain.self, Edit.self, Files.self, Delete.self,
     ])
 
   struct Show: ClientCommand {
     static let configuration = CommandConfiguration.command(
-      "show", "Show everything that is known of a task.", example: "scitq task show --id 12")
+      "show", "Show everything that is known of a task, or of a job.",
+      example: "scitq task show --id 12\nscitq task show --id 101:3")
 
     @OptionGroup var globals: Globals
-    @Option(help: "The task's id.", transform: Values.id) var id: Int64
+    @Option(help: "The id of a task or job, or JOB:INDEX.", transform: TaskReference.init) var id: TaskReference
 
     func run(_ client: Client) async throws {
-      let id = id
-      let task = try await client.connected { session in
-        try await session.call(.getTask, .with { $0.id = id })
+      let asked = id.wire
+      let found = try await client.connected { try await $0.call(.findTask, asked) }
+      if case .job(let job)? = found.found {
+        switch client.format {
+        case .text: try client.put(FlowRendering.block(job, client.style))
+        case .json: try client.put(FlowRendering.json(job).pretty + "\n")
+        case .quiet: try client.put("\(job.id)\n")
+        }
+        return
       }
+      let task = found.task
       switch client.format {
       case .text: try client.put(TaskRendering.block(task, now: Moment.now(), client.style))
       case .json: try client.put(TaskRendering.json(task).pretty + "\n")
       case .quiet: try client.put("\(task.id)\n")
       }
-    }
-  }
-
-  struct Retry: ClientCommand {
-    static let configuration = CommandConfiguration.command(
-      "retry", "Run a failed or canceled task again, as a new task.",
-      example: "scitq task retry --id 12\nscitq task retry --id 12 --retry 3")
-
-    @OptionGroup var globals: Globals
-    @Option(help: "The task's id.", transform: Values.id) var id: Int64
-    @Option(help: "How often the new task may be retried by itself.", transform: Values.count) var retry:
-      UInt32?
-    @Flag(help: "Also when the task succeeded.") var force = false
-
-    func run(_ client: Client) async throws {
-      var request = WireRetryTask()
-      request.id = id
-      request.force = force
-      if let retry {
-        request.retry = retry
-        request.hasRetry_p = true
-      }
-      let asked = request
-      let new = try await client.connected { try await $0.call(.retryTask, asked) }.firstID
-      try client.put(
-        text: "task \(id) retried as task \(new)\n",
-        json: .object([.init("id", .integer(new)), .init("previous_task_id", .integer(id))]),
-        quiet: "\(new)\n")
-    }
-  }
-
-  struct Cancel: ClientCommand {
-    static let configuration = CommandConfiguration.command(
-      "cancel", "End tasks: what waits is canceled at once, what runs is stopped.",
-      example: "scitq task cancel --id 12 --id 13")
-
-    @OptionGroup var globals: Globals
-    @Option(name: .customLong("id"), help: "The task's id; may be repeated.", transform: Lists.ids)
-    var ids: [[Int64]]
-
-    func run(_ client: Client) async throws {
-      let ids = ids.flatMap(\.self)
-      let refused = try await client.connected { session in
-        var refused = 0
-        for id in ids {
-          // One that has ended already is no reason to let the others run on.
-          do {
-            let task = try await session.call(
-              .actOnTask,
-              .with {
-                $0.id = id
-                $0.verb = .cancel
-              }
-            ).task
-            let done = task.status == TaskStatus.canceled.rawValue
-            try client.put(
-              text: done ? "task \(id) canceled\n" : "task \(id) is being canceled\n",
-              json: TaskRendering.json(task), quiet: "\(id)\n")
-          } catch let error as CallError
-            where [.conflict, .notFound, .invalid].contains(error.code) && ids.count > 1
-          {
-            refused += 1
-            try client.note("scitq: \(error)")
-          }
-        }
-        return refused
-      }
-      if refused > 0 { throw Failure("\(refused) of \(ids.count) tasks were not canceled") }
     }
   }
 
@@ -107,11 +47,24 @@ struct TaskCommand: AsyncParsableCommand {
       example: "scitq task wait --id 12 --id 13")
 
     @OptionGroup var globals: Globals
-    @Option(name: .customLong("id"), help: "The task's id; may be repeated.", transform: Lists.ids)
-    var ids: [[Int64]]
+    @Option(
+      name: .customLong("id"), help: "The id of a task or job, or JOB:INDEX; may be repeated.",
+      transform: TaskReference.list)
+    var references: [[TaskReference]]
 
     func run(_ client: Client) async throws {
-      try await TaskWaiting(client).run(ids.flatMap(\.self))
+      let references = references.flatMap(\.self)
+      var ids: [Int64] = []
+      if references.contains(where: { $0.index != nil }) {
+        ids = try await client.connected { session in
+          var ids: [Int64] = []
+          for reference in references { ids.append(try await session.resolve(reference)) }
+          return ids
+        }
+      } else {
+        ids = references.map(\.id)
+      }
+      try await TaskWaiting(client).run(ids)
     }
   }
 
@@ -121,12 +74,12 @@ struct TaskCommand: AsyncParsableCommand {
       example: "scitq task files --id 12")
 
     @OptionGroup var globals: Globals
-    @Option(help: "The task's id.", transform: Values.id) var id: Int64
+    @Option(help: "The task's id, or JOB:INDEX.", transform: TaskReference.init) var id: TaskReference
 
     func run(_ client: Client) async throws {
-      let id = id
       let files = try await client.connected { session in
-        try await session.call(.taskFiles, .with { $0.id = id })
+        let id = try await session.resolve(id)
+        return try await session.call(.taskFiles, .with { $0.id = id })
       }
       let all = files.inputs.map { ("input", $0) } + files.outputs.map { ("output", $0) }
       switch client.format {
@@ -142,12 +95,13 @@ struct TaskCommand: AsyncParsableCommand {
       "explain", "Say in one sentence why a task is where it is.", example: "scitq task explain --id 12")
 
     @OptionGroup var globals: Globals
-    @Option(help: "The task's id.", transform: Values.id) var id: Int64
+    @Option(help: "The id of a task or job, or JOB:INDEX.", transform: TaskReference.init) var id: TaskReference
 
     func run(_ client: Client) async throws {
-      let id = id
-      let answer = try await client.connected { session in
-        try await session.call(.explainTask, .with { $0.id = id })
+      let reference = id
+      let (id, answer) = try await client.connected { session in
+        let id = try await session.resolve(reference)
+        return (id, try await session.call(.explainTask, .with { $0.id = id }))
       }
       try client.put(
         text: Escaping.printableLines(answer.sentence) + "\n",

@@ -20,6 +20,7 @@ struct TaskCreate: ClientCommand {
       "Create one task a line of this file, or of stdin with '-': commands, or JSON objects with the flags as keys."
   )
   var fromFile: String?
+  @OptionGroup(title: "An array of tasks") var array: ArrayFlags
   @Flag(help: "Wait until every task has ended; status 1 unless all succeeded.") var wait = false
   @Flag(help: "Print what the task prints until it has ended; status 1 unless it succeeded.") var follow =
     false
@@ -30,8 +31,15 @@ struct TaskCreate: ClientCommand {
     if follow, fromFile != nil {
       throw ValidationError("--follow follows one task; with --from-file use --wait")
     }
+    if fromFile != nil, array.isGiven {
+      throw ValidationError("--from-file and an array exclude each other; give one of them")
+    }
+    if follow, array.isGiven { throw ValidationError("--follow follows one task; with an array use --wait") }
+    if !array.isGiven, flags.dependency.joined().contains(where: \.isEach) {
+      throw ValidationError("N_TO_N is between arrays: index by index; give --array as well")
+    }
     if fromFile == nil {
-      do { _ = try flags.draft.newTask() } catch { throw ValidationError("\(error)") }
+      do { _ = try flags.draft.withoutDependencies.newTask() } catch { throw ValidationError("\(error)") }
     } else if let command = flags.command, !command.contains(where: { !$0.isWhitespace }) {
       throw ValidationError(
         "the command is empty; leave --command out, or give a command for lines without one")
@@ -41,14 +49,16 @@ struct TaskCreate: ClientCommand {
   func run(_ client: Client) async throws {
     try check()
     guard client.token != nil else { throw Failure(Client.reminder) }
-    let batches = try batches()
-    let created = try await TaskSubmission(client).send(batches)
+    let created = try await create(client)
     let message =
-      created.count == 1 && fromFile == nil ? "task \(created.firstID) created" : Self.sentence(created)
+      created.jobID > 0
+      ? "job \(created.jobID) created: \(Self.range(created))"
+      : created.count == 1 && fromFile == nil ? "task \(created.firstID) created" : Self.sentence(created)
     switch client.format {
     // What follows on stdout is the task's own output, and nothing but that.
     case _ where follow: try client.note(client.format == .quiet ? "\(created.firstID)" : message)
     case .text: try client.put(message + "\n")
+    case .quiet where created.jobID > 0: try client.put("\(created.jobID)\n")
     case .quiet:
       // A hundred thousand ids in one string would be no quieter.
       var ids = created.ids.makeIterator()
@@ -60,7 +70,12 @@ struct TaskCreate: ClientCommand {
       }
     case .json:
       let json: JSON =
-        fromFile == nil
+        created.jobID > 0
+        ? .object([
+          .init("job_id", .integer(created.jobID)), .init("first_id", .integer(created.firstID)),
+          .init("count", .integer(created.count)),
+        ])
+        : fromFile == nil
         ? .object([.init("id", .integer(created.firstID))])
         : .object([.init("first_id", .integer(created.firstID)), .init("count", .integer(created.count))])
       try client.put(json.compact + "\n")
@@ -72,21 +87,35 @@ struct TaskCreate: ClientCommand {
     }
   }
 
+  /// What is asked for by names and places is looked up first.
+  private func create(_ client: Client) async throws -> WireTasksCreated {
+    var draft = flags.draft
+    if flags.needsLookup {
+      draft = try await client.connected { try await flags.resolved($0) }
+    }
+    if array.isGiven { return try await array.submit(draft, client) }
+    return try await TaskSubmission(client).send(try batches(draft))
+  }
+
+  private static func range(_ created: WireTasksCreated) -> String {
+    created.count == 1 ? "task \(created.firstID)" : "tasks \(created.firstID)–\(created.firstID + created.count - 1)"
+  }
+
   private static func sentence(_ created: WireTasksCreated) -> String {
     created.count == 1
       ? "task \(created.firstID) created"
       : "tasks \(created.firstID)–\(created.firstID + created.count - 1) created"
   }
 
-  private func batches() throws -> TaskBatches {
+  private func batches(_ draft: TaskDraft) throws -> TaskBatches {
     guard let fromFile else {
       var batches = TaskBatches()
-      try batches.append(flags.draft.newTask())
+      try batches.append(draft.newTask())
       return batches
     }
     if fromFile == "-" {
       var reader = LineReader(descriptor: STDIN_FILENO)
-      return try TaskFile.read(&reader, defaults: flags.draft, name: "stdin")
+      return try TaskFile.read(&reader, defaults: draft, name: "stdin")
     }
     let descriptor = Foundation.open(fromFile, O_RDONLY | O_CLOEXEC)
     guard descriptor >= 0 else {
@@ -94,7 +123,7 @@ struct TaskCreate: ClientCommand {
     }
     defer { close(descriptor) }
     var reader = LineReader(descriptor: descriptor)
-    return try TaskFile.read(&reader, defaults: flags.draft, name: Escaping.printable(fromFile))
+    return try TaskFile.read(&reader, defaults: draft, name: Escaping.printable(fromFile))
   }
 }
 
@@ -122,8 +151,13 @@ struct TaskFlags: ParsableArguments {
     name: .customLong("skip-if-exists"),
     help: "Count as succeeded, without running, when there are files at --publish, or else --output.")
   var skipIfExists = false
-  @Option(help: "Wait for this task to succeed; may be repeated.", transform: Lists.ids) var dependency:
-    [[Int64]] = []
+  @Option(
+    help: "Wait for this task or job to succeed, as 12, 101:3 (one of a job) or 101:N_TO_N (index by index); may be repeated.",
+    transform: Prerequisite.list)
+  var dependency: [[Prerequisite]] = []
+  @Option(name: .customLong("step-id"), help: "The step that it is part of.", transform: Values.id) var stepID: Int64?
+  @Option(name: .customLong("workflow-name"), help: "The workflow of --step-name.") var workflowName: String?
+  @Option(name: .customLong("step-name"), help: "The step that it is part of, by its name.") var stepName: String?
   @Option(help: "A name for people.") var name: String?
   @Option(help: "How often the task is retried by itself when it fails.", transform: Values.count) var retry:
     UInt32?
@@ -158,6 +192,19 @@ struct TaskFlags: ParsableArguments {
     name: .customLong("upload-timeout"), help: "The longest that uploading may take.",
     transform: Values.duration)
   var uploadTimeout: Duration?
+  @Option(
+    name: .customLong("queue-timeout"), help: "The longest that it may be ready without being run.",
+    transform: Values.duration)
+  var queueTimeout: Duration?
+  @Option(
+    name: .customLong("retry-on"),
+    help: "What is done about a failure, as exit=137:retry,mem×2 or reason=timeout:stop; may be repeated, the first that matches decides.",
+    transform: RetryRuleText.parse)
+  var retryOn: [WireRetryRule] = []
+  @Option(
+    name: .customLong("retry-delay"), help: "The pause before the first retry; twice as long before each further one.",
+    transform: Values.duration)
+  var retryDelay: Duration?
   @Option(help: "NAME=VALUE for the command's environment; may be repeated.", transform: Values.environment)
   var env: [EnvironmentEntry] = []
   @Option(
@@ -172,6 +219,36 @@ struct TaskFlags: ParsableArguments {
     return choice
   }
 
+  mutating func validate() throws {
+    guard (workflowName == nil) == (stepName == nil) else {
+      throw ValidationError("--workflow-name and --step-name belong together; give both, or --step-id")
+    }
+    if stepID != nil, stepName != nil {
+      throw ValidationError("--step-id and --step-name exclude each other; give one of them")
+    }
+  }
+
+  /// Whether the server has to be asked what a name or a place in a job stands for.
+  var needsLookup: Bool { stepName != nil || dependency.joined().contains(where: \.hasIndex) }
+
+  func resolved(_ session: Session) async throws -> TaskDraft {
+    var draft = draft
+    if let stepName, let workflowName {
+      let workflow = try await session.workflow(named: workflowName)
+      draft.stepID = try await session.step(named: stepName, of: workflow)
+    }
+    var dependencies: [Prerequisite] = []
+    for one in draft.dependencies {
+      guard case .all(let reference) = one, reference.index != nil else {
+        dependencies.append(one)
+        continue
+      }
+      dependencies.append(.all(TaskReference(id: try await session.resolve(reference))))
+    }
+    draft.dependencies = dependencies
+    return draft
+  }
+
   var draft: TaskDraft {
     var draft = TaskDraft()
     draft.command = command
@@ -184,6 +261,10 @@ struct TaskFlags: ParsableArguments {
     draft.publishMode = publishMode
     draft.skipIfExists = skipIfExists ? true : nil
     draft.dependencies = dependency.flatMap(\.self)
+    draft.stepID = stepID
+    draft.queueTimeout = queueTimeout
+    draft.retryRules = retryOn
+    draft.retryDelay = retryDelay
     draft.name = name
     draft.retry = retry
     draft.priority = priority

@@ -9,7 +9,7 @@ struct TaskOutput: ClientCommand {
     example: "scitq task output --id 12 --follow\nscitq task output --id 12 --stderr --tail 20")
 
   @OptionGroup var globals: Globals
-  @Option(help: "The task's id.", transform: Values.id) var id: Int64
+  @Option(help: "The task's id, or JOB:INDEX.", transform: TaskReference.init) var id: TaskReference
   @Flag(help: "Only what it wrote to stdout.") var stdout = false
   @Flag(help: "Only what it wrote to stderr.") var stderr = false
   @Flag(help: "Go on until the task has ended.") var follow = false
@@ -23,6 +23,9 @@ struct TaskOutput: ClientCommand {
 
   func run(_ client: Client) async throws {
     let stream: WireLogStream = stdout ? .out : stderr ? .err : .unspecified
+    let reference = id
+    let id =
+      reference.index == nil ? reference.id : try await client.connected { try await $0.resolve(reference) }
     try await TaskPrinting(client, id: id, stream: stream, tail: Int64(tail ?? 0)).run(follow: follow)
   }
 }

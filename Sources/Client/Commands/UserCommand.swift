@@ -6,7 +6,9 @@ import SwiftProtobuf
 struct UserCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration.command(
     "user", "The accounts that may use the server.", example: "scitq user list",
-    subcommands: [List.self, Create.self, Update.self, Delete.self, ChangePassword.self])
+    subcommands: [
+      List.self, Create.self, Update.self, Delete.self, ChangePassword.self, RevokeTokens.self,
+    ])
 
   struct List: ClientCommand {
     static let configuration = CommandConfiguration.command(
@@ -36,8 +38,10 @@ struct UserCommand: AsyncParsableCommand {
     @Flag(name: .customLong("password-stdin"), help: "Read the password from the first line of stdin.")
     var passwordStdin = false
     @Flag(help: "Grant admin rights.") var admin = false
+    @Option(help: "admin, user (the default) or read-only.", transform: UserCommand.role) var role: String?
 
     mutating func validate() throws {
+      if admin, role != nil { throw ValidationError("--admin and --role exclude each other; give one of them") }
       guard (password != nil) != passwordStdin else {
         throw ValidationError("the new user needs a password; give either --password or --password-stdin")
       }
@@ -51,6 +55,7 @@ struct UserCommand: AsyncParsableCommand {
       request.email = email
       request.password = password
       request.admin = admin
+      request.role = role ?? ""
       let asked = request
       let user = try await client.connected { try await $0.call(.createUser, asked) }
       try client.put(
@@ -68,10 +73,27 @@ struct UserCommand: AsyncParsableCommand {
     @Option(help: "A new login name.") var username: String?
     @Option(help: "A new address.") var email: String?
     @Flag(inversion: .prefixedNo, help: "Grant or remove admin rights.") var admin: Bool?
+    @Option(help: "admin, user or read-only.", transform: UserCommand.role) var role: String?
+    @Option(help: "Their share beside other users; 1 unless set.", transform: Values.weight) var weight: Double?
+    @Option(
+      name: .customLong("maximum-running"), help: "The most tasks on workers at once; 0: no limit.",
+      transform: Values.count)
+    var maximumRunning: UInt32?
+    @Option(
+      name: .customLong("maximum-cpu"), help: "The most CPUs that those may state together; 0: no limit.",
+      transform: Values.processors)
+    var maximumCPU: Double?
 
     mutating func validate() throws {
-      if username == nil, email == nil, admin == nil {
-        throw ValidationError("nothing is to be changed; give --username, --email, --admin or --no-admin")
+      if admin != nil, role != nil {
+        throw ValidationError("--admin and --role exclude each other; give one of them")
+      }
+      if username == nil, email == nil, admin == nil, role == nil, weight == nil, maximumRunning == nil,
+        maximumCPU == nil
+      {
+        throw ValidationError(
+          "nothing is to be changed; give --username, --email, --admin, --no-admin, --role, --weight, --maximum-running or --maximum-cpu"
+        )
       }
     }
 
@@ -81,6 +103,10 @@ struct UserCommand: AsyncParsableCommand {
       if let username { request.username = username }
       if let email { request.email = email }
       if let admin { request.admin = admin }
+      if let role { request.role = role }
+      if let weight { request.weight = weight }
+      if let maximumRunning { request.maximumRunning = maximumRunning }
+      if let maximumCPU { request.maximumCpu = maximumCPU }
       let asked = request
       let user = try await client.connected { try await $0.call(.updateUser, asked) }
       try client.put(
@@ -102,6 +128,30 @@ struct UserCommand: AsyncParsableCommand {
       }
       try client.put(
         text: "user \(id) deleted\n", json: .object([.init("id", .integer(id))]), quiet: "\(id)\n")
+    }
+  }
+
+  static func role(_ text: String) throws(TextProblem) -> String {
+    let roles = ["admin", "user", "read-only"]
+    guard roles.contains(text) else {
+      let hint = Nearest.sentence(to: text, among: roles) ?? "they are: \(roles.joined(separator: ", "))"
+      throw TextProblem("'\(Escaping.printable(text))' is no role; \(hint)")
+    }
+    return text
+  }
+
+  struct RevokeTokens: ClientCommand {
+    static let configuration = CommandConfiguration.command(
+      "revoke-tokens", "Make all tokens of a user worthless at once.", example: "scitq user revoke-tokens --id 12")
+
+    @OptionGroup var globals: Globals
+    @Option(help: "The user's id.", transform: Values.id) var id: Int64
+
+    func run(_ client: Client) async throws {
+      let id = id
+      _ = try await client.connected { try await $0.call(.revokeTokens, .with { $0.id = id }) }
+      try client.put(
+        text: "the tokens of user \(id) are revoked\n", json: .object([.init("id", .integer(id))]), quiet: "\(id)\n")
     }
   }
 

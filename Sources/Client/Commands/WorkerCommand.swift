@@ -6,7 +6,10 @@ import SwiftProtobuf
 struct WorkerCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration.command(
     "worker", "The compute units that run tasks.", example: "scitq worker list",
-    subcommands: [List.self, Delete.self, Stats.self, Clean.self])
+    subcommands: [
+      List.self, Show.self, Explain.self, Update.self, Drain.self, Pause.self, Resume.self, Events.self, Stats.self,
+      Clean.self, Delete.self,
+    ])
 
   struct List: ClientCommand {
     static let configuration = CommandConfiguration.command(

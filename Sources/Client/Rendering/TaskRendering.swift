@@ -36,6 +36,11 @@ enum TaskRendering {
     return "task \(task.id)\(again) \(word(task))\(message)"
   }
 
+  /// What came of the wish to end a task.
+  static func canceling(_ id: Int64, _ done: WireActedOnTasks) -> String {
+    done.task.status == TaskStatus.canceled.rawValue ? "task \(id) canceled" : "task \(id) is being canceled"
+  }
+
   static func word(_ task: WireTask) -> String {
     TaskStatus(rawValue: task.status)?.word ?? Escaping.printable(task.status)
   }
@@ -68,11 +73,14 @@ enum TaskRendering {
     if task.hasExitCode_p { line("exit code", "\(task.exitCode)") }
     text("reason", task.reason)
     text("message", task.message)
+    if task.suspendRequested { line("suspending", "asked for, not yet confirmed by the worker") }
+    if let held = Moment.local(task.notBefore, style.zone), task.notBefore > now { line("held back until", held) }
     if task.cancelRequested { line("canceling", "asked for, not yet confirmed by the worker") }
     text("owner", task.owner)
     if task.workerID != 0 { line("worker", worker(task)) }
-    if task.stepID != 0 { line("step", "\(task.stepID)") }
-    if task.workflowID != 0 { line("workflow", "\(task.workflowID)") }
+    if task.jobID != 0 { line("job", "\(task.jobID), index \(task.arrayIndex) of \(task.arraySize) tasks") }
+    if task.stepID != 0 { line("step", "\(task.stepID) (\(Escaping.printable(task.stepName)))") }
+    if task.workflowID != 0 { line("workflow", "\(task.workflowID) (\(Escaping.printable(task.workflowName)))") }
     text("container", container(task))
     text("shell", spec.shell)
     line("command", indented(Escaping.printableLines(spec.command)))
@@ -85,6 +93,9 @@ enum TaskRendering {
     line("download timeout", limit(spec.downloadTimeoutMs))
     line("run timeout", limit(spec.runTimeoutMs))
     line("upload timeout", limit(spec.uploadTimeoutMs))
+    line("queue timeout", limit(spec.queueTimeoutMs))
+    line("retry delay", limit(spec.retryDelayMs))
+    for rule in spec.retryRules { text("retry on", rule.words) }
     if task.weight != 0, task.weight != 1 { line("weight", Quantity.trimmed(task.weight)) }
     if task.priority != 0 { line("priority", "\(task.priority)") }
     if task.attempt > 1 { line("attempt", "\(task.attempt)") }
@@ -141,8 +152,14 @@ enum TaskRendering {
       JSON.Member("download_timeout_seconds", seconds(spec.downloadTimeoutMs)),
       JSON.Member("run_timeout_seconds", seconds(spec.runTimeoutMs)),
       JSON.Member("upload_timeout_seconds", seconds(spec.uploadTimeoutMs)),
+      JSON.Member("queue_timeout_seconds", seconds(spec.queueTimeoutMs)),
+      JSON.Member("retry_delay_seconds", seconds(spec.retryDelayMs)),
+      JSON.Member("job_id", .id(task.jobID)),
+      JSON.Member("array_index", task.jobID == 0 ? .null : .integer(task.arrayIndex)),
       JSON.Member("step_id", .id(task.stepID)),
+      JSON.Member("step_name", .text(task.stepName)),
       JSON.Member("workflow_id", .id(task.workflowID)),
+      JSON.Member("workflow_name", .text(task.workflowName)),
       JSON.Member("worker_id", .id(task.workerID)),
       JSON.Member("worker_name", .text(task.workerName)),
       JSON.Member("weight", .number(task.weight == 0 ? 1 : task.weight)),
@@ -155,6 +172,8 @@ enum TaskRendering {
       JSON.Member("hidden", .bool(task.hidden)),
       JSON.Member("owner", .text(task.owner)),
       JSON.Member("cancel_requested", .bool(task.cancelRequested)),
+      JSON.Member("suspend_requested", .bool(task.suspendRequested)),
+      JSON.Member("not_before", Moment.json(task.notBefore)),
       JSON.Member("exit_code", task.hasExitCode_p ? .integer(Int64(task.exitCode)) : .null),
       JSON.Member("reason", .text(task.reason)),
       JSON.Member("message", .text(task.message)),
@@ -163,6 +182,7 @@ enum TaskRendering {
       JSON.Member("accept_failure", .bool(task.acceptFailure)),
       JSON.Member("on_dependency_failure", .string(task.onDependencyFailure == .cancel ? "cancel" : "wait")),
       JSON.Member("created_at", Moment.json(task.createdAt)),
+      JSON.Member("ready_at", Moment.json(task.readyAt)),
       JSON.Member("assigned_at", Moment.json(task.assignedAt)),
       JSON.Member("download_started_at", Moment.json(task.downloadStartedAt)),
       JSON.Member("run_started_at", Moment.json(task.runStartedAt)),
@@ -234,5 +254,21 @@ enum TaskRendering {
       ? "\n"
         + text.split(separator: "\n", omittingEmptySubsequences: false).map { "    \($0)" }.joined(
           separator: "\n") : text
+  }
+}
+
+extension WireRetryRule {
+  /// As it is given with `--retry-on`.
+  var words: String {
+    let match =
+      switch match {
+      case .exit(let codes)?: "exit=\(codes.first)" + (codes.last == codes.first ? "" : "-\(codes.last)")
+      case .reason(let reason)?: "reason=\(reason)"
+      case .any?, nil: "any"
+      }
+    var text = "\(match):\(stop ? "stop" : "retry")"
+    if memoryFactor > 0 { text += ",mem×\(Quantity.trimmed(memoryFactor))" }
+    if delayMs > 0 { text += ",delay=\(delayMs / 1000)s" }
+    return text
   }
 }

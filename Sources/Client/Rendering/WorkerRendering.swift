@@ -8,12 +8,14 @@ enum WorkerRendering {
       .init(title: "Concurrency", alignment: .right), .init(title: "Prefetch", alignment: .right),
       .init(title: "IPv4"), .init(title: "IPv6", shrinksTo: 10), .init(title: "Flavor", shrinksTo: 8),
       .init(title: "Provider", shrinksTo: 8), .init(title: "Region", shrinksTo: 8),
+      .init(title: "Step", shrinksTo: 6), .init(title: "Scope"),
     ])
     table.rows = workers.map { worker in
       [
         .init("\(worker.id)"), .init(worker.name), .init(worker.status, paint: paint(worker.status)),
         .init("\(worker.concurrency)"), .init("\(worker.prefetch)"), cell(worker.ipv4), cell(worker.ipv6),
         cell(worker.flavor), cell(worker.provider), cell(worker.region),
+        cell(worker.stepID == 0 ? "" : "\(worker.stepID) \(worker.stepName)"), cell(worker.scope),
       ]
     }
     return table
@@ -34,6 +36,10 @@ enum WorkerRendering {
       JSON.Member("provider", .text(worker.provider)),
       JSON.Member("region", .text(worker.region)),
       JSON.Member("step_id", .id(worker.stepID)),
+      JSON.Member("step_name", .text(worker.stepName)),
+      JSON.Member("workflow_id", .id(worker.workflowID)),
+      JSON.Member("scope", .text(worker.scope)),
+      JSON.Member("reason", .text(worker.reason)),
       JSON.Member("permanent", .bool(worker.permanent)),
       JSON.Member("cpu", .number(worker.host.cpu)),
       JSON.Member("memory_bytes", .integer(worker.host.memoryBytes)),
@@ -45,6 +51,39 @@ enum WorkerRendering {
       JSON.Member("created_at", Moment.json(worker.createdAt)),
       JSON.Member("warnings", .strings(worker.warnings)),
     ])
+  }
+
+  static func block(_ worker: WireWorker, _ style: OutputStyle) -> String {
+    var lines: [(String, String)] = [
+      ("worker", "\(worker.id)"), ("name", Escaping.printable(worker.name)),
+      ("status", style.painted(Escaping.printable(worker.status), paint(worker.status))),
+    ]
+    func line(_ name: String, _ value: String) {
+      if !value.isEmpty { lines.append((name, Escaping.printable(value))) }
+    }
+    line("because", worker.reason)
+    if worker.stepID != 0 { line("step", "\(worker.stepID) (\(worker.stepName))") }
+    if worker.workflowID != 0 { line("workflow", "\(worker.workflowID)") }
+    line("scope", worker.scope)
+    line("concurrency", "\(worker.concurrency), and \(worker.prefetch) prefetched")
+    line("tasks", "\(worker.activeTasks)")
+    line("host", worker.hostname)
+    line("addresses", [worker.ipv4, worker.ipv6].filter { !$0.isEmpty }.joined(separator: ", "))
+    let gpu = worker.host.gpu == 0 ? "" : ", \(worker.host.gpu) GPU"
+    line(
+      "has",
+      "\(Quantity.trimmed(worker.host.cpu)) CPU, \(Quantity.gigabytes(worker.host.memoryBytes)) memory, \(Quantity.gigabytes(worker.host.diskBytes)) disk\(gpu)"
+    )
+    line("engines", worker.host.engines.joined(separator: ", "))
+    line("permanent", worker.permanent ? "yes" : "no")
+    line("software", worker.software)
+    line("last heard", Moment.local(worker.lastBeatAt, style.zone) ?? "-")
+    line("joined", Moment.local(worker.createdAt, style.zone) ?? "-")
+    for warning in worker.warnings { line("warning", warning) }
+    let width = lines.map(\.0.count).max() ?? 0
+    return lines.map { name, value in
+      style.painted(name + ":", .bold) + String(repeating: " ", count: width - name.count + 1) + value + "\n"
+    }.joined()
   }
 
   static func statsTable(_ workers: [WireWorkerStats]) -> Table {
@@ -124,7 +163,7 @@ enum WorkerRendering {
     switch status {
     case "running": .green
     case "lost", "offline": .red
-    case "draining": .yellow
+    case "draining", "paused", "quarantined": .yellow
     default: nil
     }
   }

@@ -10,6 +10,10 @@ private enum DraftKey: String, CaseIterable {
   case downloadTimeout = "download-timeout"
   case runTimeout = "run-timeout"
   case uploadTimeout = "upload-timeout"
+  case queueTimeout = "queue-timeout"
+  case retryOn = "retry-on"
+  case retryDelay = "retry-delay"
+  case stepID = "step-id"
   case env
   case containerOption = "container-option"
   case weight
@@ -64,7 +68,8 @@ extension TaskDraft {
     case .publish: publish = try value.asText
     case .publishMode: publishMode = try TaskDraft.publishing(try value.asText)
     case .skipIfExists: skipIfExists = try value.asTruth
-    case .dependency: dependencies = try value.asIDs
+    case .dependency: dependencies = try value.asIDs.map { (id) throws(TextProblem) in .all(try TaskReference("\(id)")) }
+    case .stepID: stepID = try value.asIDs.first
     case .name: name = try value.asText
     case .retry: retry = try Values.count(try value.asWholeText)
     case .priority: priority = try Values.priority(try value.asWholeText)
@@ -82,6 +87,9 @@ extension TaskDraft {
     case .downloadTimeout: downloadTimeout = try value.asDuration
     case .runTimeout: runTimeout = try value.asDuration
     case .uploadTimeout: uploadTimeout = try value.asDuration
+    case .queueTimeout: queueTimeout = try value.asDuration
+    case .retryDelay: retryDelay = try value.asDuration
+    case .retryOn: retryRules = try value.asTexts.map { (text) throws(TextProblem) in try RetryRuleText.parse(text) }
     case .env: env = try value.asEnvironment
     case .containerOption: containerOptions = try value.asTexts
     case .weight: weight = try Values.weight(try value.asNumber)

@@ -11,7 +11,8 @@ struct TaskDraft: Hashable, Sendable {
   var publish: String?
   var publishMode: Publishing?
   var skipIfExists: Bool?
-  var dependencies: [Int64] = []
+  var dependencies: [Prerequisite] = []
+  var stepID: Int64?
   var name: String?
   var retry: UInt32?
   var priority: Int32?
@@ -24,6 +25,9 @@ struct TaskDraft: Hashable, Sendable {
   var downloadTimeout: Duration?
   var runTimeout: Duration?
   var uploadTimeout: Duration?
+  var queueTimeout: Duration?
+  var retryRules: [WireRetryRule] = []
+  var retryDelay: Duration?
   var env: [EnvironmentEntry] = []
   var containerOptions: [String] = []
   var weight: Double?
@@ -52,6 +56,7 @@ struct TaskDraft: Hashable, Sendable {
     draft.publishMode = publishMode ?? defaults.publishMode
     draft.skipIfExists = skipIfExists ?? defaults.skipIfExists
     draft.dependencies = dependencies.isEmpty ? defaults.dependencies : dependencies
+    draft.stepID = stepID ?? defaults.stepID
     draft.name = name ?? defaults.name
     draft.retry = retry ?? defaults.retry
     draft.priority = priority ?? defaults.priority
@@ -64,9 +69,19 @@ struct TaskDraft: Hashable, Sendable {
     draft.downloadTimeout = downloadTimeout ?? defaults.downloadTimeout
     draft.runTimeout = runTimeout ?? defaults.runTimeout
     draft.uploadTimeout = uploadTimeout ?? defaults.uploadTimeout
+    draft.queueTimeout = queueTimeout ?? defaults.queueTimeout
+    draft.retryRules = retryRules.isEmpty ? defaults.retryRules : retryRules
+    draft.retryDelay = retryDelay ?? defaults.retryDelay
     draft.env = defaults.env + env
     draft.containerOptions = containerOptions.isEmpty ? defaults.containerOptions : containerOptions
     draft.weight = weight ?? defaults.weight
+    return draft
+  }
+
+  /// This draft without what the server may have to be asked about.
+  var withoutDependencies: TaskDraft {
+    var draft = self
+    draft.dependencies = []
     return draft
   }
 
@@ -112,11 +127,25 @@ struct TaskDraft: Hashable, Sendable {
     task.spec.downloadTimeoutMs = downloadTimeout.map(\.wholeMilliseconds) ?? 0
     task.spec.runTimeoutMs = runTimeout.map(\.wholeMilliseconds) ?? 0
     task.spec.uploadTimeoutMs = uploadTimeout.map(\.wholeMilliseconds) ?? 0
+    task.spec.queueTimeoutMs = queueTimeout.map(\.wholeMilliseconds) ?? 0
+    task.spec.retryRules = retryRules
+    task.spec.retryDelayMs = retryDelay.map(\.wholeMilliseconds) ?? 0
     task.name = name ?? ""
     task.weight = weight ?? 0
     task.priority = priority ?? 0
     task.retry = retry ?? 0
-    task.dependencies = dependencies
+    task.stepID = stepID ?? 0
+    for dependency in dependencies {
+      switch dependency {
+      case .all(let reference):
+        // One task of a job is looked up before: what is left are ids.
+        guard reference.index == nil else {
+          throw TextProblem("a dependency on \(reference.id):\(reference.index ?? 0) cannot be given here; name the task's id")
+        }
+        task.dependencies.append(reference.id)
+      case .each(let job): task.eachOf.append(job)
+      }
+    }
     task.acceptFailure = acceptFailure ?? false
     task.onDependencyFailure = onDependencyFailure == .cancel ? .cancel : .wait
     return task

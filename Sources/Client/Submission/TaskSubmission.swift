@@ -1,4 +1,5 @@
 import ScitqProtocol
+import SwiftProtobuf
 
 /// Sends tasks in one streamed call. A connection that breaks before the answer is opened again and the call repeated
 /// with its key, so that the tasks are there once, however often it was sent.
@@ -9,7 +10,24 @@ struct TaskSubmission {
   private static let attempts = 4
 
   func send(_ batches: TaskBatches) async throws -> WireTasksCreated {
+    try await send(WireCreateTasks(), batches)
+  }
+
+  /// A job: its rows follow in the batches.
+  func send(_ job: WireNewJob, rows: [WireJobRow]) async throws -> WireTasksCreated {
     var request = WireCreateTasks()
+    request.job = job
+    var batches: [WireTaskBatch] = []
+    for start in stride(from: 0, to: rows.count, by: 1000) {
+      batches.append(.with { $0.rows = Array(rows[start..<min(start + 1000, rows.count)]) })
+    }
+    return try await send(request, batches)
+  }
+
+  private func send(
+    _ call: WireCreateTasks, _ batches: some Sequence<WireTaskBatch> & Sendable
+  ) async throws -> WireTasksCreated {
+    var request = call
     request.idempotencyKey = Self.key()
     request.more = true
     let asked = request
@@ -30,7 +48,7 @@ struct TaskSubmission {
   }
 
   /// 128 random bits.
-  private static func key() -> String {
+  static func key() -> String {
     (0..<2).map { _ in
       let digits = String(UInt64.random(in: .min ... .max), radix: 16)
       return String(repeating: "0", count: 16 - digits.count) + digits

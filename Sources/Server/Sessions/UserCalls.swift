@@ -290,6 +290,13 @@ struct UserCalls {
 
   private func explain(_ id: TaskID) async throws(CallError) -> String {
     if let sentence = await context.engine.explain(id) { return sentence }
+    let job: JobRow? = try await read { (db) throws(CallError) in
+      do { return try db.job(id) } catch { throw Engine.unavailable(error) }
+    }
+    if let job {
+      let counts = job.counts.wire.map { "\($0.count) \(TaskStatus(rawValue: $0.status)?.word ?? $0.status)" }
+      return "job \(id) is \(job.status.word): of \(job.size) tasks, \(counts.joined(separator: ", "))"
+    }
     let task = try await task(id)
     let status = TaskStatus(rawValue: task.status) ?? .failed
     var sentence = "task \(id) has ended: it is \(status.word)"
