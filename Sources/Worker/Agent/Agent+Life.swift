@@ -26,7 +26,7 @@ extension Agent {
       switch attempt.resume ?? .fresh {
       case .fresh: try await start(attempt)
       case .running:
-        if attempt.status != .running { report(attempt, .running) }
+        if attempt.status.isBeforeStart { report(attempt, .running) }
         try await watch(attempt)
       case .gone:
         let gone = Verdict(
@@ -148,6 +148,8 @@ extension Agent {
     let id = attempt.id
     guard let engine = attempt.engine else { throw .closing }
     if attempt.revocation != nil { spawn(.kill(id)) }
+    attempt.suspension.isPossible = true
+    settle(attempt)
     async let following: Void = follow(id)
     let verdict: Verdict
     do {
@@ -158,13 +160,14 @@ extension Agent {
       verdict = Verdict(status: .uploadingFailed, reason: error.reason, message: error.message)
     }
     let at = Clock.microseconds()
+    attempt.suspension.isPossible = false
     leaveGate(id)
     if ending != nil, Task.isCancelled { throw .closing }
     // What printed nothing has nothing to hand over: its end and its outcome travel together.
     if attempt.logs.isEmpty, attempt.revocation == nil { await following }
     if attempt.revocation != nil {
       // Its last words belong to a canceled task too, and come when nothing of it is left.
-      await engine.kill(id, grace: grace)
+      await engine.kill(id, grace: grace(of: attempt))
       if attempt.revocation == .cancel { await following }
       throw .revoked
     }
@@ -179,11 +182,7 @@ extension Agent {
     let id = attempt.id
     let limit = attempt.spec.runTimeoutMs
     guard limit > 0 else { return try await engine.exit(of: id) }
-    let started =
-      attempt.lastReport?.status == TaskStatus.running.rawValue
-      ? attempt.lastReport!.at : Clock.microseconds()
-    let left = max(0, limit * 1000 - (Clock.microseconds() - started))
-    let grace = grace
+    let grace = grace(of: attempt)
     let (exit, isLate) = await withTaskGroup(of: Result<Exit, ExecutionFailure>?.self) { group in
       group.addTask {
         do throws(ExecutionFailure) { return .success(try await engine.exit(of: id)) } catch {
@@ -191,7 +190,7 @@ extension Agent {
         }
       }
       group.addTask {
-        guard (try? await Task.sleep(for: .microseconds(left))) != nil else { return nil }
+        guard await self.untilItHasRun(id, milliseconds: limit) else { return nil }
         await engine.kill(id, grace: grace)
         return nil
       }
@@ -207,7 +206,7 @@ extension Agent {
     // Killed at the very moment it ended by itself is ended by itself.
     switch exit {
     case .success(let exit)?
-    where !isLate && !(exit.signal != nil && Clock.microseconds() - started >= limit * 1000):
+    where !isLate && !(exit.signal != nil && hasRun(attempt) >= limit * 1000):
       return exit
     case .failure(let error)? where !isLate: throw error
     default: throw late
@@ -275,7 +274,7 @@ extension Agent {
       }
     case .revoked:
       // Nothing of it may be left running when this is said.
-      await attempt.engine?.kill(id, grace: grace)
+      await attempt.engine?.kill(id, grace: grace(of: attempt))
       guard attempt.revocation == .cancel else { return }
       do {
         try await wait(attempt, revokedBy: .kill) { attempt.logs.isDelivered }
@@ -287,14 +286,19 @@ extension Agent {
     }
   }
 
-  /// What the server no longer wants.
-  func revoke(_ attempt: Attempt, _ how: Attempt.Revocation) {
+  /// What the server no longer wants. `atOnce`: what runs is not given time to end by itself.
+  func revoke(_ attempt: Attempt, _ how: Attempt.Revocation, atOnce: Bool = false) {
     if attempt.status.isFinal, how == .cancel { return }
+    if atOnce, !attempt.isAtOnce {
+      attempt.isAtOnce = true
+      // One who thought again: the grace that is running ends here.
+      if attempt.revocation != nil, attempt.isDriven { spawn(.kill(attempt.id)) }
+    }
     guard attempt.revocation.map({ $0 < how }) ?? true else { return }
     attempt.revocation = how
     if how == .kill { forgetWords(of: attempt.id) }
     if attempt.isDriven {
-      if attempt.status == .running { spawn(.kill(attempt.id)) }
+      if attempt.status == .running || attempt.status == .suspended { spawn(.kill(attempt.id)) }
       attempt.interrupt?.wake()
     } else if how == .kill, attempt.status.isFinal || attempt.isRestored {
       // Nobody drives it: it waited for the server, or for its engine to be asked.
@@ -310,7 +314,7 @@ extension Agent {
     let over = ids.compactMap { attempts[$0] }.filter { !$0.isDriven }.map {
       Over(
         id: $0.id, engine: $0.engine, folders: $0.folders, leases: $0.leases, hadFiles: $0.wantsStaging,
-        isQuiet: $0.isQuiet, kill: $0.revocation == .kill ? grace : nil)
+        isQuiet: $0.isQuiet, kill: $0.revocation == .kill ? grace(of: $0) : nil)
     }
     await Self.remove(over, stager)
     for one in over where attempts.removeValue(forKey: one.id) != nil {
