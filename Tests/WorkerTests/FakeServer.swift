@@ -21,6 +21,8 @@ final class FakeServer: Sendable {
     var isDeleted = false
     var link: FakeLink?
     var settings = WireWorkerSettings()
+    var remotes = WireRemotes()
+    var cleaned: [WireCleaned] = []
     var trouble: [String] = []
     /// Reports that were taken but whose answer was lost with the connection.
     var dropsAnswers = 0
@@ -74,6 +76,8 @@ final class FakeServer: Sendable {
     state.withLock { $0.link }?.onPush(.revocations(list))
   }
 
+  func push(_ pushed: Pushed) { state.withLock { $0.link }?.onPush(pushed) }
+
   func cut(stayAway: Bool = false) {
     let link = state.withLock { state in
       state.isAway = stayAway
@@ -114,7 +118,10 @@ final class FakeServer: Sendable {
           }
         }
         return answer
-      case (.workerRemotes, _): return WireRemotes()
+      case (.workerRemotes, _): return state.remotes
+      case (.cleaned, let request as WireCleaned):
+        state.cleaned.append(request)
+        return WireEmpty()
       case (.beat, _):
         state.beats += 1
         return WireEmpty()

@@ -111,13 +111,14 @@ extension Agent {
     let spec = attempt.spec
     let folders = attempt.folders
     let stager = stager
+    let offers = attempt.order.kept
     let isRestored = attempt.isRestored
     let staged = try await interruptible(attempt, limit: spec.downloadTimeoutMs, phase: "download") {
       // An earlier agent may have been killed half-way.
       if isRestored { await stager.clear(id, folders, [], hadFiles: false) }
       do { try folders.make(stager.spares) } catch { throw ExecutionFailure(staging: error) }
       async let image: Void = engine.prepare(launch)
-      let staged = try await stager.stage(id, spec, folders)
+      let staged = try await stager.stage(id, spec, folders, offers: offers)
       do { try await image } catch {
         for lease in staged.leases { await stager.cache.release(lease) }
         throw error
@@ -181,9 +182,9 @@ extension Agent {
   {
     let id = attempt.id
     let limit = attempt.spec.runTimeoutMs
-    guard limit > 0 else { return try await engine.exit(of: id) }
+    guard limit > 0, !attempt.hadEnded else { return try await engine.exit(of: id) }
     let grace = grace(of: attempt)
-    let (exit, isLate) = await withTaskGroup(of: Result<Exit, ExecutionFailure>?.self) { group in
+    let exit = await withTaskGroup(of: Result<Exit, ExecutionFailure>?.self) { group in
       group.addTask {
         do throws(ExecutionFailure) { return .success(try await engine.exit(of: id)) } catch {
           return .failure(error)
@@ -194,28 +195,21 @@ extension Agent {
         await engine.kill(id, grace: grace)
         return nil
       }
-      var isLate = false
       var exit: Result<Exit, ExecutionFailure>?
-      while exit == nil, let next = await group.next() {
-        if let next { exit = next } else { isLate = true }
-      }
+      while exit == nil, let next = await group.next() { exit = next }
       group.cancelAll()
-      return (exit, isLate)
-    }
-    let late = ExecutionFailure(.timeout, "the run took longer than its limit of \(Self.span(limit))")
-    // Killed at the very moment it ended by itself is ended by itself.
-    switch exit {
-    case .success(let exit)?
-    where !isLate && !(exit.signal != nil && hasRun(attempt) >= limit * 1000):
       return exit
-    case .failure(let error)? where !isLate: throw error
-    default: throw late
     }
+    // Told to end, a command may end well: it was told because it took too long.
+    guard let exit, !attempt.isOverdue else {
+      throw ExecutionFailure(.timeout, "the run took longer than its limit of \(Self.span(limit))")
+    }
+    return try exit.get()
   }
 
   /// From `U` or `V` to the end: the outputs, once the server wants them from this attempt; the logs; the report.
   private func conclude(_ attempt: Attempt, _ verdict: Verdict) async throws(Stop) {
-    var outputs: [MovedFile] = []
+    var uploads: [Upload] = []
     var uploadFailure: (FailureReason, String)?
     let places = attempt.destinations(succeeded: verdict.status == .uploading)
     if !places.isEmpty, !Files.names(in: attempt.folders.launch.output).isEmpty {
@@ -224,13 +218,14 @@ extension Agent {
       let folders = attempt.folders
       let stager = stager
       do {
-        outputs = try await interruptible(attempt, limit: spec.uploadTimeoutMs, phase: "upload") {
+        uploads = try await interruptible(attempt, limit: spec.uploadTimeoutMs, phase: "upload") {
           try await stager.upload(places, folders)
         }
       } catch Stop.failed(let reason, let message) {
         uploadFailure = (reason == .timeout ? .timeout : .upload, message)
       }
     }
+    let kept = uploadFailure == nil ? await gather(attempt, uploads, verdict) : nil
     try await wait(attempt, revokedBy: .cancel) { attempt.logs.isDelivered }
     try check(attempt)
     report(attempt, verdict.status == .uploading && uploadFailure == nil ? .succeeded : .failed) { report in
@@ -246,8 +241,20 @@ extension Agent {
         report.reason = uploadFailure.0.rawValue
         report.message = "its outputs could not be uploaded: \(uploadFailure.1)"
       }
-      report.outputs = Self.listed(outputs)
+      report.outputs = Self.listed(uploads.flatMap(\.files))
     }
+    // Not before the report: an agent that was killed in between would upload an empty folder.
+    if let kept { stager.kept.keep(attempt.id, kept, from: attempt.folders.launch.output) }
+  }
+
+  /// What others are going to read here of the outputs, if they were uploaded as they should be.
+  private func gather(_ attempt: Attempt, _ uploads: [Upload], _ verdict: Verdict) async
+    -> KeptOutputs.Gathered?
+  {
+    guard attempt.order.keepOutputs, verdict.status == .uploading, !uploads.isEmpty,
+      let ended = attempt.lastReport
+    else { return nil }
+    return await stager.kept.gather(attempt.folders.launch.output, uploads, endedAt: ended.at)
   }
 
   /// As many as one frame can carry beside the rest.

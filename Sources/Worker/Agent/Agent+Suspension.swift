@@ -68,7 +68,7 @@ extension Agent {
     return attempt.suspension.ran + max(0, Clock.microseconds() - last.at)
   }
 
-  /// Returns when the command has run for so long. False: nobody waits for that any longer.
+  /// Returns when the command has run for so long, and puts that down. False: nobody waits for that any longer.
   func untilItHasRun(_ id: AttemptID, milliseconds limit: Int64) async -> Bool {
     while let attempt = attempts[id], !Task.isCancelled {
       if attempt.status == .suspended {
@@ -78,7 +78,10 @@ extension Agent {
         continue
       }
       let left = limit * 1000 - hasRun(attempt)
-      if left <= 0 { return true }
+      if left <= 0 {
+        attempt.isOverdue = true
+        return true
+      }
       try? await Task.sleep(for: .microseconds(left))
     }
     return false

@@ -259,6 +259,7 @@ package actor Agent {
       case (_, .running?), (_, .paused?), (_, .ended?):
         attempt.resume = .running
         attempt.suspension.isPaused = state == .paused
+        attempt.hadEnded = state == .ended
         gate.enterAnyway(attempt.id, attempt.load)
       case (.running, _), (.suspended, _): attempt.resume = .gone
       default: attempt.resume = .fresh

@@ -43,6 +43,10 @@ final class Attempt {
   var isGranted = false
   /// The server has the final report.
   var isDone = false
+  /// Its command has run for longer than it may, and is killed for it.
+  var isOverdue = false
+  /// Its command ended while there was no agent: nobody knows when.
+  var hadEnded = false
   /// Its command has ended, and nothing that it started is left.
   var isQuiet = false
   /// It came from the journal of an agent that ended, and is taken up again.
