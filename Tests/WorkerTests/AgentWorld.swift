@@ -57,5 +57,7 @@ func withAgent(
   #expect(await world.agent.waitForEnding() == .abandoned)
   await world.journal.close()
   running.cancel()
+  // The next agent is not to be taken for connected because this one still was.
+  server.cut()
   #expect(server.state.withLock { $0.trouble } == [])
 }

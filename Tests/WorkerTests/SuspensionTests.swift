@@ -144,6 +144,30 @@ private func id(_ task: Int64) -> AttemptID { AttemptID(task: TaskID(task), assi
     }
   }
 
+  @Test("what ends while it stands still runs again first, as there is no way from Z to the end")
+  func endsSuspended() async throws {
+    try await withFolder { folder in
+      let server = FakeServer(concurrency: 2)
+      let engine = ScriptedEngine()
+      try await withAgent(folder, server, engine) { _ in
+        for task in 1...2 as ClosedRange<Int64> {
+          server.order(task, "hold")
+          server.revoke(task, .suspend)
+          try await eventually("Z") { server.letters(task) == "CRZ" }
+        }
+        engine.end(id(1), Exit(code: 137, outOfMemory: true))
+        try await eventually("F") { server.letters(1) == "CRZRVF" }
+        #expect(server.last(1).reason == "out-of-memory")
+      }
+      engine.forgetAll()
+      server.state.withLock { $0.beats = 0 }
+      try await withAgent(folder, server, engine) { _ in
+        try await eventually("F") { server.letters(2) == "CRZRVF" }
+        #expect(server.last(2).reason == "worker-lost")
+      }
+    }
+  }
+
   @Test("a held task that is suspended waits for its slot and stands still with it")
   func held() async throws {
     try await withFolder { folder in

@@ -192,6 +192,17 @@ struct DockerEngineTests {
       await second.kill(polite.attempt, grace: .seconds(20))
       #expect(ContinuousClock.now - began < .seconds(10))
       #expect(try await second.exit(of: polite.attempt).code == 3)
+
+      let deaf = try bench.launch(
+        3, "trap '' TERM; echo up; while :; do sleep 0.05; done", shell: "sh", options: quiet)
+      try await second.create(deaf)
+      try await second.start(deaf)
+      for try await _ in second.output(of: deaf.attempt, from: LogOffsets()) { break }
+      async let patient: Void = second.kill(deaf.attempt, grace: .seconds(60))
+      #expect(try await second.pause(deaf.attempt))
+      await second.kill(deaf.attempt, grace: .zero)
+      await patient
+      #expect(try await second.exit(of: deaf.attempt).code == 137)
     }
   }
 

@@ -87,6 +87,16 @@ private func state(of pid: pid_t) -> Character {
       #expect(ContinuousClock.now - began < .seconds(10))
       #expect(try await engine.exit(of: polite.attempt).code == 3)
 
+      // One who thought again need not wait for the grace that is running.
+      let slow = try bench.launch(3, "trap '' TERM; echo up; while :; do sleep 0.05; done", shell: "sh")
+      try await engine.create(slow)
+      try await engine.start(slow)
+      for try await _ in engine.output(of: slow.attempt, from: LogOffsets()) { break }
+      async let patient: Void = engine.kill(slow.attempt, grace: .seconds(60))
+      await engine.kill(slow.attempt, grace: .zero)
+      await patient
+      #expect(try await engine.exit(of: slow.attempt).signal == 9)
+
       let deaf = try bench.launch(2, "trap '' TERM; echo up; while :; do sleep 0.05; done", shell: "sh")
       try await engine.create(deaf)
       try await engine.start(deaf)
