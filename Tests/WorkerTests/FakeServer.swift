@@ -21,6 +21,8 @@ final class FakeServer: Sendable {
     var isDeleted = false
     var link: FakeLink?
     var settings = WireWorkerSettings()
+    var remotes = WireRemotes()
+    var cleaned: [WireCleaned] = []
     var trouble: [String] = []
     /// Reports that were taken but whose answer was lost with the connection.
     var dropsAnswers = 0
@@ -63,15 +65,18 @@ final class FakeServer: Sendable {
     state.withLock { $0.link }?.onPush(.orders(orders))
   }
 
-  func revoke(_ task: Int64, _ action: WireRevokeAction) {
+  func revoke(_ task: Int64, _ action: WireRevokeAction, atOnce: Bool = false) {
     var one = WireRevocation()
     one.attempt.taskID = task
     one.attempt.assignment = 1
     one.action = action
+    one.atOnce = atOnce
     var list = WireRevocations()
     list.revocations = [one]
     state.withLock { $0.link }?.onPush(.revocations(list))
   }
+
+  func push(_ pushed: Pushed) { state.withLock { $0.link }?.onPush(pushed) }
 
   func cut(stayAway: Bool = false) {
     let link = state.withLock { state in
@@ -113,7 +118,10 @@ final class FakeServer: Sendable {
           }
         }
         return answer
-      case (.workerRemotes, _): return WireRemotes()
+      case (.workerRemotes, _): return state.remotes
+      case (.cleaned, let request as WireCleaned):
+        state.cleaned.append(request)
+        return WireEmpty()
       case (.beat, _):
         state.beats += 1
         return WireEmpty()
@@ -171,7 +179,7 @@ final class FakeServer: Sendable {
     let id = TaskID(report.taskID)
     let before = state.letters[id]?.last ?? "A"
     let legal: [Character: String] = [
-      "A": "CX", "C": "DORFX", "D": "ORFX", "O": "RFX", "R": "UVX", "U": "SFX", "V": "FX",
+      "A": "CX", "C": "DORFX", "D": "ORFX", "O": "RFX", "R": "UVXZ", "Z": "RX", "U": "SFX", "V": "FX",
     ]
     if !(legal[before] ?? "").contains(report.status) {
       state.trouble.append("task \(id): \(before) to \(report.status)")
@@ -243,6 +251,7 @@ final class ScriptedEngine: ExecutionEngine {
   private struct Attempt {
     var launch: Launch
     var isStarted = false
+    var isPaused = false
     var out: [UInt8] = []
     var exit: Exit?
     var waiters: [CheckedContinuation<Void, Never>] = []
@@ -288,6 +297,7 @@ final class ScriptedEngine: ExecutionEngine {
     let waiters = attempts.withLock { attempts -> [CheckedContinuation<Void, Never>] in
       guard attempts[id] != nil, attempts[id]!.exit == nil else { return [] }
       attempts[id]!.exit = exit
+      attempts[id]!.isPaused = false
       let waiters = attempts[id]!.waiters
       attempts[id]!.waiters = []
       return waiters
@@ -300,6 +310,13 @@ final class ScriptedEngine: ExecutionEngine {
       $0.contains { $0.key.task == TaskID(task) && $0.value.isStarted && $0.value.exit == nil }
     }
   }
+
+  func isPaused(_ task: Int64) -> Bool {
+    attempts.withLock { $0.contains { $0.key.task == TaskID(task) && $0.value.isPaused } }
+  }
+
+  /// The graces of all kills of started attempts, in their order.
+  let graces = Mutex<[Duration]>([])
 
   var count: Int { attempts.withLock { $0.count } }
 
@@ -350,12 +367,28 @@ final class ScriptedEngine: ExecutionEngine {
   }
 
   func kill(_ attempt: AttemptID, grace: Duration) async {
-    if attempts.withLock({ $0[attempt]?.isStarted == true }) { end(attempt, Exit(code: 143, signal: 15)) }
+    if attempts.withLock({ $0[attempt]?.isStarted == true && $0[attempt]?.exit == nil }) {
+      graces.withLock { $0.append(grace) }
+      end(attempt, Exit(code: 143, signal: 15))
+    }
+  }
+
+  func pause(_ attempt: AttemptID) async throws(ExecutionFailure) -> Bool { turn(attempt, isPaused: true) }
+  func resume(_ attempt: AttemptID) async throws(ExecutionFailure) -> Bool { turn(attempt, isPaused: false) }
+
+  private func turn(_ id: AttemptID, isPaused: Bool) -> Bool {
+    attempts.withLock { attempts in
+      guard let attempt = attempts[id], attempt.isStarted, attempt.exit == nil else { return false }
+      attempts[id]!.isPaused = isPaused
+      return true
+    }
   }
 
   func remove(_ attempt: AttemptID) async { _ = attempts.withLock { $0.removeValue(forKey: attempt) } }
 
   func held() async throws(ExecutionFailure) -> [AttemptID: HeldState] {
-    attempts.withLock { $0.mapValues { !$0.isStarted ? .created : $0.exit == nil ? .running : .ended } }
+    attempts.withLock {
+      $0.mapValues { !$0.isStarted ? .created : $0.exit != nil ? .ended : $0.isPaused ? .paused : .running }
+    }
   }
 }

@@ -30,6 +30,7 @@ private func history(_ seed: UInt64, length: Int) -> [JournalRecord] {
       sequence += 1
       records.append(
         .report(one, sequence: sequence, isFinal: .random(using: &random), [1, 2, UInt8(sequence & 255)]))
+      if sequence % 5 == 0 { records.append(.ran(one, microseconds: sequence << 20)) }
     case 7..<9:
       acknowledged = Int64.random(in: acknowledged...sequence, using: &random)
       records.append(.acknowledged(acknowledged))

@@ -26,7 +26,7 @@ extension Agent {
       switch attempt.resume ?? .fresh {
       case .fresh: try await start(attempt)
       case .running:
-        if attempt.status != .running { report(attempt, .running) }
+        if attempt.status.isBeforeStart { report(attempt, .running) }
         try await watch(attempt)
       case .gone:
         let gone = Verdict(
@@ -111,13 +111,14 @@ extension Agent {
     let spec = attempt.spec
     let folders = attempt.folders
     let stager = stager
+    let offers = attempt.order.kept
     let isRestored = attempt.isRestored
     let staged = try await interruptible(attempt, limit: spec.downloadTimeoutMs, phase: "download") {
       // An earlier agent may have been killed half-way.
       if isRestored { await stager.clear(id, folders, [], hadFiles: false) }
       do { try folders.make(stager.spares) } catch { throw ExecutionFailure(staging: error) }
       async let image: Void = engine.prepare(launch)
-      let staged = try await stager.stage(id, spec, folders)
+      let staged = try await stager.stage(id, spec, folders, offers: offers)
       do { try await image } catch {
         for lease in staged.leases { await stager.cache.release(lease) }
         throw error
@@ -148,6 +149,8 @@ extension Agent {
     let id = attempt.id
     guard let engine = attempt.engine else { throw .closing }
     if attempt.revocation != nil { spawn(.kill(id)) }
+    attempt.suspension.isPossible = true
+    settle(attempt)
     async let following: Void = follow(id)
     let verdict: Verdict
     do {
@@ -158,13 +161,14 @@ extension Agent {
       verdict = Verdict(status: .uploadingFailed, reason: error.reason, message: error.message)
     }
     let at = Clock.microseconds()
+    attempt.suspension.isPossible = false
     leaveGate(id)
     if ending != nil, Task.isCancelled { throw .closing }
     // What printed nothing has nothing to hand over: its end and its outcome travel together.
     if attempt.logs.isEmpty, attempt.revocation == nil { await following }
     if attempt.revocation != nil {
       // Its last words belong to a canceled task too, and come when nothing of it is left.
-      await engine.kill(id, grace: grace)
+      await engine.kill(id, grace: grace(of: attempt))
       if attempt.revocation == .cancel { await following }
       throw .revoked
     }
@@ -178,45 +182,34 @@ extension Agent {
   {
     let id = attempt.id
     let limit = attempt.spec.runTimeoutMs
-    guard limit > 0 else { return try await engine.exit(of: id) }
-    let started =
-      attempt.lastReport?.status == TaskStatus.running.rawValue
-      ? attempt.lastReport!.at : Clock.microseconds()
-    let left = max(0, limit * 1000 - (Clock.microseconds() - started))
-    let grace = grace
-    let (exit, isLate) = await withTaskGroup(of: Result<Exit, ExecutionFailure>?.self) { group in
+    guard limit > 0, !attempt.hadEnded else { return try await engine.exit(of: id) }
+    let grace = grace(of: attempt)
+    let exit = await withTaskGroup(of: Result<Exit, ExecutionFailure>?.self) { group in
       group.addTask {
         do throws(ExecutionFailure) { return .success(try await engine.exit(of: id)) } catch {
           return .failure(error)
         }
       }
       group.addTask {
-        guard (try? await Task.sleep(for: .microseconds(left))) != nil else { return nil }
+        guard await self.untilItHasRun(id, milliseconds: limit) else { return nil }
         await engine.kill(id, grace: grace)
         return nil
       }
-      var isLate = false
       var exit: Result<Exit, ExecutionFailure>?
-      while exit == nil, let next = await group.next() {
-        if let next { exit = next } else { isLate = true }
-      }
+      while exit == nil, let next = await group.next() { exit = next }
       group.cancelAll()
-      return (exit, isLate)
-    }
-    let late = ExecutionFailure(.timeout, "the run took longer than its limit of \(Self.span(limit))")
-    // Killed at the very moment it ended by itself is ended by itself.
-    switch exit {
-    case .success(let exit)?
-    where !isLate && !(exit.signal != nil && Clock.microseconds() - started >= limit * 1000):
       return exit
-    case .failure(let error)? where !isLate: throw error
-    default: throw late
     }
+    // Told to end, a command may end well: it was told because it took too long.
+    guard let exit, !attempt.isOverdue else {
+      throw ExecutionFailure(.timeout, "the run took longer than its limit of \(Self.span(limit))")
+    }
+    return try exit.get()
   }
 
   /// From `U` or `V` to the end: the outputs, once the server wants them from this attempt; the logs; the report.
   private func conclude(_ attempt: Attempt, _ verdict: Verdict) async throws(Stop) {
-    var outputs: [MovedFile] = []
+    var uploads: [Upload] = []
     var uploadFailure: (FailureReason, String)?
     let places = attempt.destinations(succeeded: verdict.status == .uploading)
     if !places.isEmpty, !Files.names(in: attempt.folders.launch.output).isEmpty {
@@ -225,13 +218,14 @@ extension Agent {
       let folders = attempt.folders
       let stager = stager
       do {
-        outputs = try await interruptible(attempt, limit: spec.uploadTimeoutMs, phase: "upload") {
+        uploads = try await interruptible(attempt, limit: spec.uploadTimeoutMs, phase: "upload") {
           try await stager.upload(places, folders)
         }
       } catch Stop.failed(let reason, let message) {
         uploadFailure = (reason == .timeout ? .timeout : .upload, message)
       }
     }
+    let kept = uploadFailure == nil ? await gather(attempt, uploads, verdict) : nil
     try await wait(attempt, revokedBy: .cancel) { attempt.logs.isDelivered }
     try check(attempt)
     report(attempt, verdict.status == .uploading && uploadFailure == nil ? .succeeded : .failed) { report in
@@ -247,8 +241,20 @@ extension Agent {
         report.reason = uploadFailure.0.rawValue
         report.message = "its outputs could not be uploaded: \(uploadFailure.1)"
       }
-      report.outputs = Self.listed(outputs)
+      report.outputs = Self.listed(uploads.flatMap(\.files))
     }
+    // Not before the report: an agent that was killed in between would upload an empty folder.
+    if let kept { stager.kept.keep(attempt.id, kept, from: attempt.folders.launch.output) }
+  }
+
+  /// What others are going to read here of the outputs, if they were uploaded as they should be.
+  private func gather(_ attempt: Attempt, _ uploads: [Upload], _ verdict: Verdict) async
+    -> KeptOutputs.Gathered?
+  {
+    guard attempt.order.keepOutputs, verdict.status == .uploading, !uploads.isEmpty,
+      let ended = attempt.lastReport
+    else { return nil }
+    return await stager.kept.gather(attempt.folders.launch.output, uploads, endedAt: ended.at)
   }
 
   /// As many as one frame can carry beside the rest.
@@ -275,7 +281,7 @@ extension Agent {
       }
     case .revoked:
       // Nothing of it may be left running when this is said.
-      await attempt.engine?.kill(id, grace: grace)
+      await attempt.engine?.kill(id, grace: grace(of: attempt))
       guard attempt.revocation == .cancel else { return }
       do {
         try await wait(attempt, revokedBy: .kill) { attempt.logs.isDelivered }
@@ -287,14 +293,19 @@ extension Agent {
     }
   }
 
-  /// What the server no longer wants.
-  func revoke(_ attempt: Attempt, _ how: Attempt.Revocation) {
+  /// What the server no longer wants. `atOnce`: what runs is not given time to end by itself.
+  func revoke(_ attempt: Attempt, _ how: Attempt.Revocation, atOnce: Bool = false) {
     if attempt.status.isFinal, how == .cancel { return }
+    if atOnce, !attempt.isAtOnce {
+      attempt.isAtOnce = true
+      // One who thought again: the grace that is running ends here.
+      if attempt.revocation != nil, attempt.isDriven { spawn(.kill(attempt.id)) }
+    }
     guard attempt.revocation.map({ $0 < how }) ?? true else { return }
     attempt.revocation = how
     if how == .kill { forgetWords(of: attempt.id) }
     if attempt.isDriven {
-      if attempt.status == .running { spawn(.kill(attempt.id)) }
+      if attempt.status == .running || attempt.status == .suspended { spawn(.kill(attempt.id)) }
       attempt.interrupt?.wake()
     } else if how == .kill, attempt.status.isFinal || attempt.isRestored {
       // Nobody drives it: it waited for the server, or for its engine to be asked.
@@ -310,7 +321,7 @@ extension Agent {
     let over = ids.compactMap { attempts[$0] }.filter { !$0.isDriven }.map {
       Over(
         id: $0.id, engine: $0.engine, folders: $0.folders, leases: $0.leases, hadFiles: $0.wantsStaging,
-        isQuiet: $0.isQuiet, kill: $0.revocation == .kill ? grace : nil)
+        isQuiet: $0.isQuiet, kill: $0.revocation == .kill ? grace(of: $0) : nil)
     }
     await Self.remove(over, stager)
     for one in over where attempts.removeValue(forKey: one.id) != nil {

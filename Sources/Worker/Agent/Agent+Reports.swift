@@ -43,6 +43,8 @@ extension Agent {
   }
 
   func report(_ attempt: Attempt, _ verdict: Verdict, at: Int64 = Clock.microseconds()) {
+    // What ended while it stood still, killed from outside, is no longer suspended.
+    if attempt.status == .suspended { report(attempt, .running, at: at) }
     report(attempt, verdict.status, at: at) { report in
       if let reason = verdict.reason {
         report.reason = reason.rawValue

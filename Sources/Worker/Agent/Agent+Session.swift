@@ -62,6 +62,7 @@ extension Agent {
     if settings.beatIntervalMs == 0 { settings.beatIntervalMs = 5000 }
     if settings.leaseMs == 0 { settings.leaseMs = 60_000 }
     gate.slots = Double(settings.concurrency)
+    stagingPlaces.resize(to: Self.stagingWidth(settings))
     admitWaiting()
   }
 
@@ -177,9 +178,11 @@ extension Agent {
       for one in list.revocations {
         guard let attempt = attempts[AttemptID(one.attempt)] else { continue }
         switch one.action {
-        case .cancel: revoke(attempt, .cancel)
+        case .cancel: revoke(attempt, .cancel, atOnce: one.atOnce)
         case .kill: revoke(attempt, .kill)
-        case .suspend, .resume, .unspecified, .UNRECOGNIZED:
+        case .suspend: wish(attempt, suspended: true)
+        case .resume: wish(attempt, suspended: false)
+        case .unspecified, .UNRECOGNIZED:
           logger.warning("the server revokes task \(attempt.id.task) in a way this version does not know")
         }
       }

@@ -52,6 +52,8 @@ package actor Agent {
   enum Job: Sendable {
     case drive(AttemptID)
     case kill(AttemptID)
+    /// Makes the command stand still, or go on, as is wanted.
+    case settle(AttemptID)
     case clean([AttemptID])
     case cleanStore(Int64, any ServerLink)
   }
@@ -99,7 +101,7 @@ package actor Agent {
       slots: Double(identity.concurrency),
       host: SlotGate.Load(
         weight: 1, cpu: identity.host.cpu, memory: identity.host.memoryBytes, gpu: identity.host.gpu))
-    stagingPlaces = Places(4 + Int(identity.prefetch))
+    stagingPlaces = Places(Self.stagingWidth(settings))
     (jobs, newJobs) = AsyncStream.makeStream(of: Job.self)
   }
 
@@ -163,13 +165,20 @@ package actor Agent {
   private func perform(_ job: Job) async {
     switch job {
     case .drive(let id): await drive(id)
-    case .kill(let id): await attempts[id]?.engine?.kill(id, grace: grace)
+    case .kill(let id):
+      if let attempt = attempts[id] { await attempt.engine?.kill(id, grace: grace(of: attempt)) }
+    case .settle(let id): await settle(id)
     case .clean(let ids): await clean(ids)
     case .cleanStore(let number, let link): await cleanStore(number, link)
     }
   }
 
-  var grace: Duration { .milliseconds(settings.killGraceMs) }
+  func grace(of attempt: Attempt) -> Duration {
+    attempt.isAtOnce ? .zero : .milliseconds(settings.killGraceMs)
+  }
+
+  /// How many tasks are brought here side by side: those that are made ready ahead, and a few beside them.
+  static func stagingWidth(_ settings: WireWorkerSettings) -> Int { 4 + Int(settings.prefetch) }
 
   var runningCount: Int { gate.running.count }
 
@@ -193,6 +202,9 @@ package actor Agent {
       attempt.lastReport = report
       attempt.status = TaskStatus(rawValue: report.status) ?? .assigned
       attempt.isDone = last.isFinal && last.sequence <= state.acknowledged
+      attempt.suspension.ran = held.ran
+      // As it stood; what is wished now, the server tells.
+      attempt.suspension.isWanted = attempt.status == .suspended
       if attempt.isDone { done.append(id) }
     }
     for report in state.unacknowledged {
@@ -244,10 +256,12 @@ package actor Agent {
       attempt.logs.isPositionKnown = state == nil || state == .created
       switch (attempt.status, state) {
       case (.uploading, _), (.uploadingFailed, _): attempt.resume = .concluding(isHeld: state != nil)
-      case (_, .running?), (_, .ended?):
+      case (_, .running?), (_, .paused?), (_, .ended?):
         attempt.resume = .running
+        attempt.suspension.isPaused = state == .paused
+        attempt.hadEnded = state == .ended
         gate.enterAnyway(attempt.id, attempt.load)
-      case (.running, _): attempt.resume = .gone
+      case (.running, _), (.suspended, _): attempt.resume = .gone
       default: attempt.resume = .fresh
       }
       // What has not started may be another's by now: that is for the server to say first.
@@ -256,7 +270,7 @@ package actor Agent {
     guard let engine else { return }
     for id in held.keys where attempts[id] == nil {
       logger.warning("task \(id.task) is not in the journal; what is left of it is ended")
-      await engine.kill(id, grace: grace)
+      await engine.kill(id, grace: .milliseconds(settings.killGraceMs))
       await engine.remove(id)
     }
   }

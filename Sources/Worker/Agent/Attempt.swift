@@ -34,12 +34,19 @@ final class Attempt {
   var revocation: Revocation?
   /// Woken when it is revoked, or what it waits for has come.
   var interrupt: Wakeup?
+  /// What a cancel leaves it between SIGTERM and SIGKILL is nothing.
+  var isAtOnce = false
+  var suspension = Suspension()
   /// Somebody drives it from state to state; nobody does once its final report waits for the server.
   var isDriven = false
   /// The server knows that the command has ended and wants its outputs from this attempt.
   var isGranted = false
   /// The server has the final report.
   var isDone = false
+  /// Its command has run for longer than it may, and is killed for it.
+  var isOverdue = false
+  /// Its command ended while there was no agent: nobody knows when.
+  var hadEnded = false
   /// Its command has ended, and nothing that it started is left.
   var isQuiet = false
   /// It came from the journal of an agent that ended, and is taken up again.
@@ -83,6 +90,22 @@ final class Attempt {
     reference.assignment = id.assignment
     return reference
   }
+}
+
+/// Whether an attempt's command goes on or stands still, and how long it has gone on.
+struct Suspension {
+  /// A person's standing wish; it outlives connections, since the server tells it again after each reconcile.
+  var isWanted = false
+  /// As far as this agent has told the engine, or heard from it.
+  var isPaused = false
+  /// Somebody is telling the engine.
+  var isSettling = false
+  /// The command is there to be paused: it has been started, and its end is not known.
+  var isPossible = false
+  /// For how long the command had run when it last stood still, in microseconds. Pauses do not count.
+  var ran: Int64 = 0
+  /// Woken when it goes on.
+  var resumed: Wakeup?
 }
 
 /// How much of an attempt's streams was handed over, in the server's offsets.

@@ -15,6 +15,10 @@ extension Launch {
     environment["MEM"] = gib >= 1 ? String(Int(gib)) : "0.\(max(1, Int(gib * 10)))"
     environment["SCITQ_TASK_ID"] = String(attempt.id.task.rawValue)
     environment["SCITQ_ATTEMPT"] = String(max(1, attempt.order.attempt))
+    if attempt.order.inArray {
+      environment["SCITQ_ARRAY_INDEX"] = String(attempt.order.arrayIndex)
+      environment["SCITQ_ARRAY_SIZE"] = String(attempt.order.arraySize)
+    }
     self.init(
       attempt: attempt.id, image: Engines.isBare(spec.container) ? "" : spec.container, command: spec.command,
       shell: spec.shell, environment: environment, options: spec.containerOptions, needs: spec.needs,

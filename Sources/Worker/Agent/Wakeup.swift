@@ -18,11 +18,26 @@ struct Wakeup: Sendable {
 
 /// Bounds how many do something side by side, first come first served. Owned by an actor.
 struct Places {
+  /// Below zero while more are taken than there are to be.
   private(set) var free: Int
+  private var count: Int
   private var waiting: [(number: UInt64, wakeup: Wakeup)] = []
   private var arrivals: UInt64 = 0
 
-  init(_ count: Int) { free = count }
+  init(_ count: Int) {
+    free = count
+    self.count = count
+  }
+
+  /// More or fewer from now on; those who have a place keep it.
+  mutating func resize(to count: Int) {
+    free += count - self.count
+    self.count = count
+    while free > 0, !waiting.isEmpty {
+      free -= 1
+      waiting.removeFirst().wakeup.wake()
+    }
+  }
 
   /// A place at once, or a number and something to wait for; the place is taken when it wakes.
   mutating func take() -> (number: UInt64, wakeup: Wakeup)? {
@@ -37,7 +52,7 @@ struct Places {
   }
 
   mutating func giveBack() {
-    if waiting.isEmpty {
+    if waiting.isEmpty || free < 0 {
       free += 1
     } else {
       waiting.removeFirst().wakeup.wake()

@@ -67,7 +67,7 @@ struct ContainerTool: Sendable {
 
 /// What an engine says of a container.
 struct Inspection: Sendable {
-  enum Status: String, Sendable { case created, running, ended }
+  enum Status: String, Sendable { case created, running, paused, ended }
   var status: Status
   var code: Int32
   var outOfMemory: Bool
@@ -86,6 +86,7 @@ struct Inspection: Sendable {
       switch fields[1] {
       case "created", "configured", "initialized": .created
       case "exited", "dead", "stopped", "removing": .ended
+      case "paused": .paused
       default: .running
       }
     var error = String(fields[4])
@@ -101,6 +102,8 @@ struct Inspection: Sendable {
 
   /// The command is not there or cannot be executed: created, never running, with the code a shell would give.
   var isUnstartable: Bool { status == .created && (code == 126 || code == 127) && !error.isEmpty }
+  /// Its command has been started and has not ended.
+  var isAlive: Bool { status == .running || status == .paused }
   var isOver: Bool { status == .ended || isUnstartable }
 }
 

@@ -22,7 +22,7 @@ package actor DockerEngine: ExecutionEngine {
   private let deaths: ContainerDeaths
   /// Images that are here, and when their registry was last asked; `create` finds out when one is gone.
   private var present: [String: ContinuousClock.Instant] = [:]
-  private var pulls: [String: [CheckedContinuation<Void, Never>]] = [:]
+  private var pulls: [String: [Wakeup]] = [:]
   /// Started by this very object, whose events it has listened to ever since.
   private var started: Set<AttemptID> = []
   private var created: Set<AttemptID> = []
@@ -82,12 +82,14 @@ package actor DockerEngine: ExecutionEngine {
       if let asked = present[image], .now - asked < freshness { return }
       if pulls[image] != nil {
         // Another attempt brings it; should that fail, this one tries for itself.
-        await withCheckedContinuation { pulls[image]!.append($0) }
+        let wakeup = Wakeup()
+        pulls[image]!.append(wakeup)
+        await wakeup.wait()
         if Task.isCancelled { throw ExecutionFailure(.canceled, "waiting for image \(image) was given up") }
         continue
       }
       pulls[image] = []
-      defer { for waiter in pulls.removeValue(forKey: image) ?? [] { waiter.resume() } }
+      defer { for waiter in pulls.removeValue(forKey: image) ?? [] { waiter.wake() } }
       let looked = await tool.run(["image", "inspect", "--format", "{{len .RepoDigests}}", image])
       if looked.code != 0 {
         if looked.isEngineAway || looked.code < 0 { throw ExecutionFailure(.engine, looked.sentence) }
@@ -151,7 +153,7 @@ package actor DockerEngine: ExecutionEngine {
         }
         if answer.isEngineAway || answer.code < 0, ContinuousClock.now < deadline, !Task.isCancelled {
           try? await Task.sleep(for: .milliseconds(300))
-        } else if let seen = try await look(at: attempt), seen.isOver || seen.status == .running {
+        } else if let seen = try await look(at: attempt), seen.isOver || seen.isAlive {
           if seen.isOver { over[attempt] = seen }
           return
         } else {
@@ -174,6 +176,33 @@ package actor DockerEngine: ExecutionEngine {
     return Exit(code: seen.code, outOfMemory: seen.outOfMemory)
   }
 
+  package func pause(_ attempt: AttemptID) async throws(ExecutionFailure) -> Bool {
+    try await turn(attempt, "pause", whileIt: .running)
+  }
+
+  package func resume(_ attempt: AttemptID) async throws(ExecutionFailure) -> Bool {
+    try await turn(attempt, "unpause", whileIt: .paused)
+  }
+
+  /// Calls the verb for as long as the container is in this state. False: it is not running, paused or not.
+  private func turn(
+    _ attempt: AttemptID, _ verb: String, whileIt state: Inspection.Status
+  ) async throws(ExecutionFailure) -> Bool {
+    let deadline = ContinuousClock.now + .seconds(120)
+    while true {
+      let answer = await tool.run([verb, name(attempt)])
+      if answer.code == 0 { return true }
+      // It was so already, it has ended, or the engine is away: that is the container's own state to tell.
+      guard let seen = try await look(at: attempt) else { return false }
+      if seen.status != state { return seen.isAlive }
+      guard ContinuousClock.now < deadline, !Task.isCancelled else {
+        throw ExecutionFailure(
+          .engine, "the container of attempt \(attempt) could not be \(verb)d: \(answer.sentence)")
+      }
+      try? await Task.sleep(for: .milliseconds(300))
+    }
+  }
+
   package func kill(_ attempt: AttemptID, grace: Duration) async {
     let parts = grace.components
     let seconds = max(0, parts.seconds + (parts.attoseconds > 0 ? 1 : 0))
@@ -181,8 +210,12 @@ package actor DockerEngine: ExecutionEngine {
       let answer = await tool.run(
         ["stop", "--time", String(seconds), name(attempt)], timeout: .seconds(seconds + 60))
       if answer.code == 0 || answer.error.lowercased().contains("no such container") { return }
-      // A paused, a dying, an unreachable one: it counts as killed only when nothing runs.
-      if case .some(.some(let seen)) = await inspect(name(attempt)), seen.status != .running { return }
+      // A dying, an unreachable one: it counts as killed only when nothing runs.
+      if case .some(.some(let seen)) = await inspect(name(attempt)) {
+        if !seen.isAlive { return }
+        // Docker lets a paused one hear it, podman does not.
+        if seen.status == .paused { _ = await tool.run(["unpause", name(attempt)]) }
+      }
       try? await Task.sleep(for: .milliseconds(500))
     }
   }
@@ -217,6 +250,7 @@ package actor DockerEngine: ExecutionEngine {
         switch fields[2].lowercased() {
         case "created", "configured", "initialized": .created
         case "exited", "dead", "stopped", "removing": .ended
+        case "paused": .paused
         default: .running
         }
     }

@@ -18,7 +18,12 @@ package protocol ExecutionEngine: Sendable {
   func delivered(_ attempt: AttemptID, upTo offsets: LogOffsets) async
   /// Waits for the end.
   func exit(of attempt: AttemptID) async throws(ExecutionFailure) -> Exit
-  /// SIGTERM to all of it, SIGKILL after the grace. Returns when nothing is left running. Not started: nothing to do.
+  /// Makes everything that the attempt runs stand still, until `resume`. False: it is not running, or no longer.
+  func pause(_ attempt: AttemptID) async throws(ExecutionFailure) -> Bool
+  /// Lets it go on; what does not stand still is left alone. False: it is not running, or no longer.
+  func resume(_ attempt: AttemptID) async throws(ExecutionFailure) -> Bool
+  /// SIGTERM to all of it, SIGKILL after the grace; what stands still goes on for that. Returns when nothing is left
+  /// running. Not started: nothing to do.
   func kill(_ attempt: AttemptID, grace: Duration) async
   /// Forgets an ended or never started attempt and frees what it held.
   func remove(_ attempt: AttemptID) async
@@ -48,7 +53,7 @@ package struct OutputChunk: Sendable {
   }
 }
 
-package enum HeldState: Sendable, Hashable { case created, running, ended }
+package enum HeldState: Sendable, Hashable { case created, running, paused, ended }
 
 /// How a command ended.
 package struct Exit: Sendable, Hashable {

@@ -279,6 +279,40 @@ package final class ProcessEngine: ExecutionEngine {
     }
   }
 
+  package func pause(_ attempt: AttemptID) async throws(ExecutionFailure) -> Bool {
+    try await turn(attempt, .pause)
+  }
+
+  package func resume(_ attempt: AttemptID) async throws(ExecutionFailure) -> Bool {
+    try await turn(attempt, .resume)
+  }
+
+  /// Asks the supervisor, and again where the connection ends over it.
+  private func turn(_ attempt: AttemptID, _ verb: SupervisorFrame.Kind) async throws(ExecutionFailure) -> Bool
+  {
+    // A supervisor that an earlier version started hangs up on words it does not know.
+    for _ in 0..<3 {
+      _ = try await link.connected()
+      link.state.withLock { state in
+        state.records[attempt, default: .init()].standing = nil
+        link.send(&state) { $0.frame(verb, attempt) }
+      }
+      while true {
+        let (record, connected) = link.state.withLock { ($0.records[attempt], $0.channel != nil) }
+        guard let record else { return false }
+        if let answer = record.standing { return answer }
+        if Task.isCancelled { throw Self.canceled(attempt) }
+        if !connected { break }
+        await link.wait(attempt) { state in
+          guard let record = state.records[attempt], state.channel != nil else { return false }
+          return record.standing == nil
+        }
+      }
+    }
+    throw ExecutionFailure(
+      .engine, "the supervisor did not \(verb == .pause ? "pause" : "resume") attempt \(attempt)")
+  }
+
   package func remove(_ attempt: AttemptID) async {
     _ = try? await link.connected()
     let waiters = link.state.withLock { state -> [SupervisorLink.Waiter] in

@@ -9,6 +9,8 @@ final class SupervisedAttempt {
   var out: RetainedStream
   var err: RetainedStream
   var ending: Ending?
+  /// It was made to stand still.
+  var isPaused = false
   /// SIGKILL follows at this time of the monotonic clock, in nanoseconds.
   var killAt: UInt64?
   /// Removed while it ran: dropped as soon as it is reaped.

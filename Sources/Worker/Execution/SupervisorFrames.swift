@@ -5,9 +5,9 @@ import ScitqProtocol
 enum SupervisorFrame {
   enum Kind: UInt8 {
     // From the engine.
-    case hello = 1, start, attach, consumed, delivered, kill, remove, list, watch
+    case hello = 1, start, attach, consumed, delivered, kill, remove, list, watch, pause, resume
     // From the supervisor.
-    case welcome = 65, started, refused, attached, output, exited, gone, killed, held
+    case welcome = 65, started, refused, attached, output, exited, gone, killed, held, paused, resumed
   }
 
   /// Grows when old and new can no longer understand each other.

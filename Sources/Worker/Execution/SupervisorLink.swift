@@ -29,6 +29,8 @@ final class SupervisorLink: Sendable {
     /// The supervisor does not know the attempt.
     var gone = false
     var killed = false
+    /// The supervisor's answer to the latest `pause` or `resume`: whether it found something to do it to.
+    var standing: Bool?
     /// The supervisor tells this connection of the end.
     var watched = false
     /// The supervisor sends what the attempt prints; from where, it has yet to say while `attaching`.
@@ -168,9 +170,9 @@ final class SupervisorLink: Sendable {
     var held: [AttemptID: HeldState] = [:]
     while true {
       let attempt = payload.attempt()
-      let ended: UInt8 = payload.get()
+      let state: UInt8 = payload.get()
       if payload.broken { return held }
-      held[attempt] = ended == 0 ? .running : .ended
+      held[attempt] = state == 0 ? .running : state == 2 ? .paused : .ended
     }
   }
 
@@ -223,7 +225,10 @@ final class SupervisorLink: Sendable {
       record.gone = true
     case .killed:
       record.killed = true
-    case .hello, .start, .attach, .consumed, .delivered, .kill, .remove, .list, .watch, .welcome, .held:
+    case .paused, .resumed:
+      record.standing = payload.get(UInt8.self) == 1
+    case .hello, .start, .attach, .consumed, .delivered, .kill, .remove, .list, .watch, .pause, .resume,
+      .welcome, .held:
       return false
     }
     return true

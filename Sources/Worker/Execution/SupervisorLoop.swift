@@ -127,6 +127,7 @@ struct SupervisorLoop {
       // one left, so this cannot meet a stranger.
       kill(-pid, SIGKILL)
       attempt.pid = 0
+      attempt.isPaused = false
       let signal = status & 0x7f
       attempt.ending = .init(code: signal == 0 ? (status >> 8) & 0xff : 128 + signal, signal: signal)
       attempt.killAt = nil
@@ -156,6 +157,20 @@ struct SupervisorLoop {
       if environment.isDisjoint(with: alive), !environment.isEmpty || running.isEmpty { kill(pid, SIGKILL) }
     }
     return true
+  }
+
+  private func pause(_ attempt: SupervisedAttempt) {
+    tree(of: attempt).stop()
+    attempt.isPaused = true
+  }
+
+  private func resume(_ attempt: SupervisedAttempt) {
+    tree(of: attempt).resume()
+    attempt.isPaused = false
+  }
+
+  private func tree(of attempt: SupervisedAttempt) -> ProcessTree {
+    ProcessTree(leader: attempt.pid, task: attempt.id.task, others: Set(running.keys))
   }
 
   private mutating func enforce() {
@@ -266,7 +281,16 @@ struct SupervisorLoop {
       } else {
         Glibc.kill(-attempt.pid, SIGTERM)
         Glibc.kill(-attempt.pid, SIGCONT)
+        // What does not go on cannot hear it.
+        if attempt.isPaused { resume(attempt) }
       }
+    case .pause:
+      // One that is being killed has to go on to its end.
+      if let attempt = attempts[id], attempt.pid > 0, attempt.killAt == nil { pause(attempt) }
+      engine.pending.frame(.paused, id) { $0.append(attempts[id]?.isPaused == true ? 1 : 0) }
+    case .resume:
+      if let attempt = attempts[id], attempt.isPaused { resume(attempt) }
+      engine.pending.frame(.resumed, id) { $0.append((attempts[id]?.pid ?? 0) > 0 ? 1 : 0) }
     case .remove:
       for other in engines { other.views.removeValue(forKey: id) }
       guard let attempt = attempts[id] else { return }
@@ -282,10 +306,10 @@ struct SupervisorLoop {
         for attempt in attempts.values where !attempt.unwanted {
           payload.put(attempt.id.task.rawValue)
           payload.put(attempt.id.assignment)
-          payload.append(attempt.ending == nil ? 0 : 1)
+          payload.append(attempt.ending != nil ? 1 : attempt.isPaused ? 2 : 0)
         }
       }
-    case .welcome, .started, .refused, .attached, .output, .exited, .gone, .killed, .held:
+    case .welcome, .started, .refused, .attached, .output, .exited, .gone, .killed, .held, .paused, .resumed:
       break
     }
   }

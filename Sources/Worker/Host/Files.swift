@@ -206,6 +206,35 @@ package enum Files {
     }
   }
 
+  /// What changes when a file is written to.
+  package struct Stamp: Sendable, Hashable {
+    package var bytes: Int64
+    /// Nanoseconds since 1970.
+    package var modified: Int64
+  }
+
+  /// Nil where there is no regular file; a link is not followed.
+  package static func stamp(_ path: FilePath) -> Stamp? {
+    var status = stat()
+    guard path.withPlatformString({ lstat($0, &status) }) == 0, status.st_mode & S_IFMT == S_IFREG else {
+      return nil
+    }
+    #if canImport(Darwin)
+      let time = status.st_mtimespec
+    #else
+      let time = status.st_mtim
+    #endif
+    return Stamp(
+      bytes: Int64(status.st_size), modified: Int64(time.tv_sec) * 1_000_000_000 + Int64(time.tv_nsec))
+  }
+
+  /// The path with every link in it followed; nil where there is nothing.
+  package static func resolved(_ path: FilePath) -> FilePath? {
+    guard let found = path.withPlatformString({ realpath($0, nil) }) else { return nil }
+    defer { free(found) }
+    return FilePath(platformString: found)
+  }
+
   /// Takes the right to write from every file below the path, so that what is shared stays what it is.
   package static func makeReadOnly(_ path: FilePath) {
     var status = stat()

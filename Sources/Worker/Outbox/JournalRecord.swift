@@ -8,6 +8,8 @@ package enum JournalRecord: Sendable, Hashable {
   case report(AttemptID, sequence: Int64, isFinal: Bool, [UInt8])
   /// The server has everything up to this sequence number.
   case acknowledged(Int64)
+  /// For how long the attempt's command had run when it was last paused.
+  case ran(AttemptID, microseconds: Int64)
   /// Nothing is left of the attempt on this host.
   case forgotten(AttemptID)
 }
@@ -19,7 +21,7 @@ package enum JournalRecord: Sendable, Hashable {
 ///     │ length │ crc-32 │ kind │ two numbers … │ payload… │   little-endian; length counts from kind on
 ///     └────────┴────────┴──────┴───────────────┴──────────┘
 ///
-/// A report carries a third number, its sequence. The checksum covers kind, numbers and payload; a record whose
+/// A report carries a third number, its sequence; so does a time, in microseconds. The checksum covers kind, numbers and payload; a record whose
 /// checksum is wrong was being written when the power went, and it and what follows never happened.
 package enum JournalFormat {
   package static let magic: [UInt8] = Array("scitq journal 1\n".utf8)
@@ -45,6 +47,9 @@ package enum JournalFormat {
       bytes.append(contentsOf: payload)
     case .acknowledged(let sequence): put(3, sequence, 0)
     case .forgotten(let id): put(4, id.task.rawValue, id.assignment)
+    case .ran(let id, let microseconds):
+      put(6, id.task.rawValue, id.assignment)
+      putNumber(microseconds, &bytes)
     }
     let body = start + headerBytes
     putWord(UInt32(bytes.count - body), &bytes, at: start)
@@ -81,6 +86,9 @@ package enum JournalFormat {
         Array(content[(start + 25)...]))
     case 3: return .acknowledged(a)
     case 4: return .forgotten(id)
+    case 6:
+      guard content.count >= 25 else { return nil }
+      return .ran(id, microseconds: number(content, start + 17))
     default: return nil
     }
   }

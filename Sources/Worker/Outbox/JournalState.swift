@@ -7,6 +7,8 @@ package struct JournalState: Sendable, Equatable {
     package var order: [UInt8]
     /// The newest report, acknowledged or not.
     package var lastReport: Report?
+    /// For how long the command had run when it was last paused, in microseconds.
+    package var ran: Int64 = 0
   }
 
   package struct Report: Sendable, Equatable {
@@ -63,6 +65,7 @@ package struct JournalState: Sendable, Equatable {
       held[id]!.lastReport = report
       liveBytes += Self.size(bytes)
       reports.append(report)
+    case .ran(let id, let microseconds): held[id]?.ran = microseconds
     case .acknowledged(let sequence):
       acknowledged = max(acknowledged, sequence)
       lastSequence = max(lastSequence, sequence)
@@ -101,7 +104,10 @@ package struct JournalState: Sendable, Equatable {
   package var records: [JournalRecord] {
     var records: [JournalRecord] = []
     let order = order
-    for id in order { records.append(.order(id, held[id]!.order)) }
+    for id in order {
+      records.append(.order(id, held[id]!.order))
+      if held[id]!.ran > 0 { records.append(.ran(id, microseconds: held[id]!.ran)) }
+    }
     func record(_ report: Report) -> JournalRecord {
       .report(report.attempt, sequence: report.sequence, isFinal: report.isFinal, report.bytes)
     }

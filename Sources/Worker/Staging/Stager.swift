@@ -12,9 +12,11 @@ package struct Stager: Sendable {
   package let store: StorePaths
   package let transfer: Transfer
   package let cache: ResourceCache
+  let kept: KeptOutputs
   package let ledger: DiskLedger
   package let spares: SpareFolders
   private let pool: NIOThreadPool
+  private let logger: Logger
   /// How many inputs of one task are fetched side by side.
   private static let width = 4
 
@@ -22,8 +24,10 @@ package struct Stager: Sendable {
     self.store = store
     self.transfer = transfer
     self.pool = pool
+    self.logger = logger
     spares = SpareFolders(store)
     let root = store.root
+    kept = KeptOutputs(folder: store.kept, transfer: transfer, pool: pool, logger: logger)
     ledger = DiskLedger { Files.room(at: root) }
     cache = ResourceCache(
       folder: store.resources, pool: pool, logger: logger,
@@ -39,13 +43,24 @@ package struct Stager: Sendable {
     package var inputs: [MovedFile] = []
   }
 
-  /// Fills the folders, which are there and empty.
+  /// Something to bring, or what of it is here.
+  private struct Input: Sendable {
+    var uri: TransferURI
+    var reading: KeptOutputs.Reading?
+  }
+
+  /// Fills the folders, which are there and empty. `offers`: outputs of others that may still be here.
   package func stage(
-    _ id: AttemptID, _ spec: WireTaskSpec, _ folders: TaskFolders
+    _ id: AttemptID, _ spec: WireTaskSpec, _ folders: TaskFolders, offers: [WireKeptOutput] = []
   ) async throws(ExecutionFailure) -> Staged {
     var leases: [ResourceCache.Lease] = []
+    var inputs: [Input] = []
+    defer { for input in inputs { input.reading.map(kept.end) } }
     do {
-      let inputs = try spec.inputs.map { try TransferURI(parsing: $0) }
+      for text in spec.inputs {
+        let uri = try TransferURI(parsing: text)
+        inputs.append(Input(uri: uri, reading: await kept.read(uri, from: offers)))
+      }
       try await reserve(id, spec, inputs)
       for resource in spec.resources { leases.append(try await cache.acquire(resource)) }
       try await present(leases, in: folders)
@@ -60,14 +75,14 @@ package struct Stager: Sendable {
   }
 
   /// Everything in the output folder, to the places the task has for it.
-  package func upload(_ places: [String], _ folders: TaskFolders) async throws(TransferFailure) -> [MovedFile]
-  {
-    var moved: [MovedFile] = []
+  package func upload(_ places: [String], _ folders: TaskFolders) async throws(TransferFailure) -> [Upload] {
+    var uploads: [Upload] = []
     for place in places {
-      moved += try await transfer.store(
-        folders.launch.output, to: TransferURI.parseOutput(place), progress: nil)
+      let uri = try TransferURI.parseOutput(place)
+      let files = try await transfer.store(folders.launch.output, to: uri, progress: nil)
+      uploads.append(Upload(place: uri.description, files: files))
     }
-    return moved
+    return uploads
   }
 
   /// The names of the attempts' folders that are on the disk.
@@ -76,14 +91,15 @@ package struct Stager: Sendable {
     return (try? await pool.runIfActive { Files.names(in: tasks) }) ?? []
   }
 
-  /// Removes resources that no task uses, spare folders, and these folders of attempts. How many bytes of resources,
-  /// and how many resources and folders.
+  /// Removes resources and kept outputs that no task uses, spare folders, and these folders of attempts. How many bytes
+  /// of the first two, and how many of all but the spares.
   package func clean(strays: [String]) async -> (bytes: Int64, removed: Int) {
     let (bytes, resources) = await cache.clear()
+    let outputs = await kept.clear()
     spares.clear()
     let tasks = store.tasks
     try? await pool.runIfActive { for name in strays { Files.removeTree(tasks.appending(name)) } }
-    return (bytes, resources + strays.count)
+    return (bytes + outputs.bytes, resources + outputs.count + strays.count)
   }
 
   /// Removes what is left of an attempt on the disk. `isQuiet`: nobody is left who may still write there.
@@ -100,14 +116,27 @@ package struct Stager: Sendable {
   }
 
   /// The sizes of what is not here yet, summed and promised before the first byte is fetched.
-  private func reserve(_ id: AttemptID, _ spec: WireTaskSpec, _ inputs: [TransferURI]) async throws {
+  private func reserve(_ id: AttemptID, _ spec: WireTaskSpec, _ inputs: [Input]) async throws {
     var bytes: Int64 = 0
-    for uri in inputs { bytes += try await expected(uri) }
+    for input in inputs {
+      if let reading = input.reading {
+        bytes += reading.bytes
+      } else {
+        bytes += try await expected(input.uri)
+      }
+    }
     for resource in Set(spec.resources) where await !cache.has(resource) {
       bytes += try await expected(TransferURI(parsing: resource))
     }
-    let cache = cache
-    try await ledger.reserve(max(bytes, spec.needs.diskBytes), for: id) { await cache.evict($0) }
+    let readings = inputs.compactMap(\.reading)
+    try await ledger.reserve(max(bytes, spec.needs.diskBytes), for: id) { wanted in
+      var freed = await kept.evict(wanted)
+      if freed < wanted { freed += await cache.evict(wanted - freed) }
+      if freed > 0 { return freed }
+      // What this very task would read here is in its own way, and can be downloaded as well.
+      for reading in readings { kept.end(reading) }
+      return await kept.evict(wanted)
+    }
   }
 
   /// An archive is on the disk beside what comes out of it, which is about three times as big.
@@ -133,20 +162,27 @@ package struct Stager: Sendable {
     }
   }
 
-  private func fetch(_ inputs: [TransferURI], _ folders: TaskFolders) async throws -> [MovedFile] {
-    if inputs.isEmpty { return [] }
-    if inputs.count == 1 {
-      return try await transfer.fetch(inputs[0], into: folders.launch.input, progress: nil)
+  /// Into an empty folder.
+  private func bring(_ input: Input, into folder: FilePath) async throws -> [MovedFile] {
+    if let reading = input.reading, let files = try await kept.copy(reading, into: folder) {
+      logger.info("\(files.count) files of \(input.uri) were here already")
+      return files
     }
+    return try await transfer.fetch(input.uri, into: folder, progress: nil)
+  }
+
+  private func fetch(_ inputs: [Input], _ folders: TaskFolders) async throws -> [MovedFile] {
+    if inputs.isEmpty { return [] }
+    if inputs.count == 1 { return try await bring(inputs[0], into: folders.launch.input) }
     // Each in a place of its own first: so no input can take another's name unseen.
     let files = try await withThrowingTaskGroup(of: [MovedFile].self) { group in
       var files: [MovedFile] = []
-      for (index, uri) in inputs.enumerated() {
+      for (index, input) in inputs.enumerated() {
         if index >= Self.width { files += try await group.next() ?? [] }
         let place = folders.root.appending("input.\(index)")
         group.addTask {
           try Files.makeFolder(place)
-          return try await transfer.fetch(uri, into: place, progress: nil)
+          return try await bring(input, into: place)
         }
       }
       for try await more in group { files += more }
@@ -169,6 +205,12 @@ package struct Stager: Sendable {
     }
     return files
   }
+}
+
+/// What was uploaded to one of an attempt's places.
+package struct Upload: Sendable {
+  package var place: String
+  package var files: [MovedFile]
 }
 
 extension ExecutionFailure {

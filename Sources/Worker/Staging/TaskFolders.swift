@@ -103,6 +103,8 @@ package struct StorePaths: Sendable {
   package var spare: FilePath { root.appending("spare") }
   package var empty: FilePath { root.appending("empty") }
   package var resources: FilePath { root.appending("resources") }
+  /// Outputs of earlier attempts, for the tasks that read them next.
+  package var kept: FilePath { root.appending("kept") }
   package var transfer: FilePath { root.appending("transfer") }
   package var journal: FilePath { root.appending("journal") }
   package var lock: FilePath { root.appending("lock") }
@@ -113,7 +115,7 @@ package struct StorePaths: Sendable {
   /// Makes what is missing. The store holds a credential and other people's data: it is its owner's alone.
   package func make() throws(Files.Problem) {
     try Files.makeFolders(root, mode: 0o700)
-    for path in [tasks, spare, resources, transfer] { try Files.makeFolder(path) }
+    for path in [tasks, spare, resources, kept, transfer] { try Files.makeFolder(path) }
     try Files.makeFolder(empty, mode: 0o555)
   }
 }

@@ -159,6 +159,53 @@ struct DockerEngineTests {
     }
   }
 
+  @Test(
+    "a container stands still, is found so by the next engine, goes on, and hears a kill while it does not")
+  func pauses() async throws {
+    try await withDocker { bench, first in
+      let launch = try bench.launch(
+        1, "echo up; while [ ! -e /tmp/go ]; do sleep 0.05; done; exit 5", shell: "sh", options: quiet)
+      try await first.create(launch)
+      #expect(try await !first.pause(launch.attempt))
+      try await first.start(launch)
+      #expect(try await first.pause(launch.attempt))
+      #expect(try await first.pause(launch.attempt))
+      let second = DockerEngine(storeID: bench.storeID)
+      #expect(try await second.held() == [launch.attempt: .paused])
+      try await second.start(launch)
+      #expect(try await second.resume(launch.attempt))
+      #expect(try await second.resume(launch.attempt))
+      #expect(
+        FileManager.default.createFile(atPath: launch.folders.temp.appending("go").string, contents: nil))
+      #expect(try await second.exit(of: launch.attempt).code == 5)
+      #expect(try await !second.pause(launch.attempt))
+      #expect(try await !second.resume(launch.attempt))
+      #expect(try await !second.pause(AttemptID(task: 77, assignment: 1)))
+
+      let polite = try bench.launch(
+        2, "trap 'exit 3' TERM; echo up; while :; do sleep 0.05; done", shell: "sh", options: quiet)
+      try await second.create(polite)
+      try await second.start(polite)
+      for try await _ in second.output(of: polite.attempt, from: LogOffsets()) { break }
+      #expect(try await second.pause(polite.attempt))
+      let began = ContinuousClock.now
+      await second.kill(polite.attempt, grace: .seconds(20))
+      #expect(ContinuousClock.now - began < .seconds(10))
+      #expect(try await second.exit(of: polite.attempt).code == 3)
+
+      let deaf = try bench.launch(
+        3, "trap '' TERM; echo up; while :; do sleep 0.05; done", shell: "sh", options: quiet)
+      try await second.create(deaf)
+      try await second.start(deaf)
+      for try await _ in second.output(of: deaf.attempt, from: LogOffsets()) { break }
+      async let patient: Void = second.kill(deaf.attempt, grace: .seconds(60))
+      #expect(try await second.pause(deaf.attempt))
+      await second.kill(deaf.attempt, grace: .zero)
+      await patient
+      #expect(try await second.exit(of: deaf.attempt).code == 137)
+    }
+  }
+
   @Test("an image that is nowhere is a failure of the image, with the engine's own sentence")
   func noImage() async throws {
     try await withDocker { bench, engine in
