@@ -69,7 +69,7 @@ struct ArrayFlags: ParsableArguments {
     return try ArrayTable.read(&reader, name: Escaping.printable(path))
   }
 
-  /// The files that inputs stand for, as `scitq file list` shows them.
+  /// The files that inputs stand for, those in folders of folders as well.
   private static func files(_ inputs: [String], _ client: Client) async throws -> [String] {
     guard !inputs.isEmpty else { throw TextProblem("there is nothing to split; give --input") }
     var uris: [TransferURI] = []
@@ -85,8 +85,10 @@ struct ArrayFlags: ParsableArguments {
     let remotes = try await client.remotes(for: asked)
     let files = try await Moving.with(remotes) { transfer in
       var files: [String] = []
-      for uri in asked { files += try await transfer.list(uri).filter { !$0.isFolder }.map(\.uri).sorted() }
-      return files
+      for uri in asked { files += try await transfer.chosen(by: uri).map(\.uri).sorted() }
+      // Two inputs may stand for one file.
+      var seen: Set<String> = []
+      return files.filter { seen.insert($0).inserted }
     }
     guard !files.isEmpty else { throw Failure("the inputs stand for no file; see 'scitq file list'") }
     return files

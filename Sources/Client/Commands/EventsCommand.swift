@@ -9,7 +9,7 @@ struct EventsCommand: ClientCommand {
     example: "scitq events --last 20\nscitq events --follow --object task --kind F\nscitq events --since 1200 --json")
 
   @OptionGroup var globals: Globals
-  @Option(help: "Only events after this number.", transform: Values.count) var since: UInt32?
+  @Option(help: "Only events after this number.", transform: EventsCommand.sequence) var since: Int64?
   @Flag(help: "Go on with what happens from now.") var follow = false
   @Option(help: "Only of this kind of object: task, job, step, workflow, worker or user.") var object: String?
   @Option(help: "Only of the object with this id.", transform: Values.id) var id: Int64?
@@ -30,13 +30,29 @@ struct EventsCommand: ClientCommand {
     if id != nil, object == nil { throw ValidationError("--id needs --object, to say what it is the id of") }
   }
 
+  private static func sequence(_ text: String) throws(TextProblem) -> Int64 {
+    guard let number = Int64(text), number >= 0 else {
+      throw TextProblem("'\(Escaping.printable(text))' is no number of an event; give a whole number from 0 on")
+    }
+    return number
+  }
+
+  /// Letters of statuses may be given as words, in any case; other kinds are words of their own.
+  private static func kinds(_ text: String) -> [String] {
+    text.split(separator: ",").flatMap { part -> [String] in
+      let word = String(part)
+      if let statuses = try? Values.statuses(word), statuses.count == 1 { return statuses.map(\.rawValue) }
+      return [word]
+    }
+  }
+
   func run(_ client: Client) async throws {
     var request = WireReadEvents()
-    request.since = Int64(since ?? 0)
+    request.since = since ?? 0
     request.follow = follow
     request.object = object ?? ""
     request.id = id ?? 0
-    request.kinds = kind.flatMap { $0.split(separator: ",").map(String.init) }
+    request.kinds = kind.flatMap(Self.kinds)
     request.workflowID = workflowID ?? 0
     request.last = UInt32(clamping: last ?? (since == nil ? 50 : 0))
     try await EventPrinting(client).run(request)

@@ -52,7 +52,7 @@ extension Session {
     var request = WireListSteps()
     request.workflowID = workflow
     request.name = name
-    guard let step = try await call(.listSteps, request).steps.first else {
+    guard let step = try await call(.listSteps, request).steps.first(where: { $0.name == name }) else {
       throw Failure("workflow \(workflow) has no step '\(Escaping.printable(name))'; see 'scitq step list --workflow-id \(workflow)'")
     }
     return step.id

@@ -198,7 +198,7 @@ struct TaskFlags: ParsableArguments {
   var queueTimeout: Duration?
   @Option(
     name: .customLong("retry-on"),
-    help: "What is done about a failure, as exit=137:retry,mem×2 or reason=timeout:stop; may be repeated, the first that matches decides.",
+    help: "What is done about a failure while --retry lasts, as exit=137:retry,mem×2 or reason=timeout:stop; may be repeated, the first that matches decides.",
     transform: RetryRuleText.parse)
   var retryOn: [WireRetryRule] = []
   @Option(

@@ -20,9 +20,11 @@ struct SomeTasks: ParsableArguments {
       for reference in references {
         do {
           let id = try await session.resolve(reference)
+          let found = try await session.call(.findTask, .with { $0.id = id }).found
+          let isJob = if case .job? = found { true } else { false }
           let done = try await session.call(
             .actOnTask, .with { ($0.id, $0.verb, $0.release) = (id, verb, release) })
-          let sentence = done.hasTask || verb == .delete && done.count == 1 ? doing(id, done) : job(id, done, participle)
+          let sentence = isJob ? job(id, done, participle) : doing(id, done)
           try client.put(
             text: sentence + "\n",
             json: done.hasTask
@@ -81,7 +83,10 @@ extension TaskCommand {
       try await tasks.act(
         .suspend, release: release,
         doing: { id, done in
-          done.task.status == TaskStatus.suspended.rawValue ? "task \(id) suspended" : "task \(id) is being suspended"
+          done.task.status == TaskStatus.suspended.rawValue
+            ? "task \(id) suspended"
+            : release
+              ? "task \(id) is being ended; a new task will wait in its place" : "task \(id) is being suspended"
         }, "suspended", client)
     }
   }

@@ -26,9 +26,19 @@ struct WorkflowCommand: AsyncParsableCommand {
       var request = WireListWorkflows()
       request.name = name ?? ""
       request.statuses = Set(status.joined().map(\.rawValue)).sorted().joined()
-      request.limit = UInt32(clamping: limit)
-      let asked = request
-      let flows = try await client.connected { try await $0.call(.listWorkflows, asked) }.workflows
+      let (first, limit) = (request, limit)
+      let flows = try await client.connected { session in
+        var request = first
+        var flows: [WireWorkflow] = []
+        while flows.count < limit {
+          request.limit = UInt32(min(1000, limit - flows.count))
+          let answer = try await session.call(.listWorkflows, request)
+          flows += answer.workflows
+          guard answer.nextBeforeID > 0, !answer.workflows.isEmpty else { break }
+          request.beforeID = answer.nextBeforeID
+        }
+        return flows
+      }
       switch client.format {
       case .text: try client.put(FlowRendering.table(flows).rendered(client.style))
       case .json: try client.put(JSON.lines(flows.map(FlowRendering.json)) + "\n")

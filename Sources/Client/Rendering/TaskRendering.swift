@@ -95,6 +95,7 @@ enum TaskRendering {
     line("upload timeout", limit(spec.uploadTimeoutMs))
     line("queue timeout", limit(spec.queueTimeoutMs))
     line("retry delay", limit(spec.retryDelayMs))
+    if task.memoryFactor > 0 { line("memory", "\(Quantity.trimmed(task.memoryFactor)) times what was asked for first") }
     for rule in spec.retryRules { text("retry on", rule.words) }
     if task.weight != 0, task.weight != 1 { line("weight", Quantity.trimmed(task.weight)) }
     if task.priority != 0 { line("priority", "\(task.priority)") }
@@ -156,6 +157,9 @@ enum TaskRendering {
       JSON.Member("retry_delay_seconds", seconds(spec.retryDelayMs)),
       JSON.Member("job_id", .id(task.jobID)),
       JSON.Member("array_index", task.jobID == 0 ? .null : .integer(task.arrayIndex)),
+      JSON.Member("array_size", .id(task.arraySize)),
+      JSON.Member("retry_on", .strings(spec.retryRules.map(\.words))),
+      JSON.Member("memory_factor", orNull(task.memoryFactor)),
       JSON.Member("step_id", .id(task.stepID)),
       JSON.Member("step_name", .text(task.stepName)),
       JSON.Member("workflow_id", .id(task.workflowID)),

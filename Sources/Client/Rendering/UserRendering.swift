@@ -5,10 +5,10 @@ enum UserRendering {
   static func table(_ users: [WireUserView]) -> Table {
     var table = Table(columns: [
       .init(title: "User ID", alignment: .right), .init(title: "Username", shrinksTo: 10),
-      .init(title: "Email", shrinksTo: 12), .init(title: "Admin"), .init(title: "Role"),
+      .init(title: "Email", shrinksTo: 12), .init(title: "Admin"),
     ])
     table.rows = users.map { user in
-      [.init("\(user.id)"), .init(user.username), .init(user.email), .init(user.admin ? "yes" : "no"), .init(user.role)]
+      [.init("\(user.id)"), .init(user.username), .init(user.email), .init(user.admin ? "yes" : "no")]
     }
     return table
   }

@@ -8,14 +8,12 @@ enum WorkerRendering {
       .init(title: "Concurrency", alignment: .right), .init(title: "Prefetch", alignment: .right),
       .init(title: "IPv4"), .init(title: "IPv6", shrinksTo: 10), .init(title: "Flavor", shrinksTo: 8),
       .init(title: "Provider", shrinksTo: 8), .init(title: "Region", shrinksTo: 8),
-      .init(title: "Step", shrinksTo: 6), .init(title: "Scope"),
     ])
     table.rows = workers.map { worker in
       [
         .init("\(worker.id)"), .init(worker.name), .init(worker.status, paint: paint(worker.status)),
         .init("\(worker.concurrency)"), .init("\(worker.prefetch)"), cell(worker.ipv4), cell(worker.ipv6),
         cell(worker.flavor), cell(worker.provider), cell(worker.region),
-        cell(worker.stepID == 0 ? "" : "\(worker.stepID) \(worker.stepName)"), cell(worker.scope),
       ]
     }
     return table

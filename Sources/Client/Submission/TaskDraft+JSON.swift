@@ -69,7 +69,7 @@ extension TaskDraft {
     case .publishMode: publishMode = try TaskDraft.publishing(try value.asText)
     case .skipIfExists: skipIfExists = try value.asTruth
     case .dependency: dependencies = try value.asIDs.map { (id) throws(TextProblem) in .all(try TaskReference("\(id)")) }
-    case .stepID: stepID = try value.asIDs.first
+    case .stepID: stepID = try Values.id(try value.asWholeText)
     case .name: name = try value.asText
     case .retry: retry = try Values.count(try value.asWholeText)
     case .priority: priority = try Values.priority(try value.asWholeText)

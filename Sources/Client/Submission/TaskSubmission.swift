@@ -18,9 +18,21 @@ struct TaskSubmission {
     var request = WireCreateTasks()
     request.job = job
     var batches: [WireTaskBatch] = []
-    for start in stride(from: 0, to: rows.count, by: 1000) {
-      batches.append(.with { $0.rows = Array(rows[start..<min(start + 1000, rows.count)]) })
+    var open = WireTaskBatch()
+    var bytes = 0
+    for row in rows {
+      let size = (row.values + row.inputs).reduce(16) { $0 + $1.utf8.count + 4 }
+      guard size <= TaskBatches.largestTask else {
+        throw TextProblem("a row takes \(size) bytes; at most \(TaskBatches.largestTask) fit in a message")
+      }
+      if bytes + size > TaskBatches.batchBytes, bytes > 0 {
+        batches.append(open)
+        (open, bytes) = (WireTaskBatch(), 0)
+      }
+      open.rows.append(row)
+      bytes += size
     }
+    if bytes > 0 { batches.append(open) }
     return try await send(request, batches)
   }
 

@@ -19,7 +19,7 @@ struct ArrayIndexes: Hashable, Sendable {
       return
     }
     let step = halves.count == 2 ? Int64(halves[1]) ?? 0 : 1
-    guard let end = ends[1], end >= start, step > 0 else { throw problem }
+    guard let end = ends[1], end >= start, step > 0, end <= Int64(Int32.max) else { throw problem }
     (first, stride, count) = (start, step, (end - start) / step + 1)
   }
 
