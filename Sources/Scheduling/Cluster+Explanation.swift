@@ -45,7 +45,10 @@ extension Cluster {
         return "\(pending) and none fits it: task \(shapes[first].head.id) needs "
           + "\(list(missing.map(\.description))); \(has)"
       }
-      if let next = fitting.first(where: { findWorker($0) == index }) {
+      if !fitting.contains(where: isOpen) {
+        return "\(pending), and their users have as much of the workers as they may; \(has)"
+      }
+      if let next = fitting.first(where: { isOpen($0) && findWorker($0) == index }) {
         return "it is about to be given task \(shapes[next].head.id); \(has)"
       }
       if fitting.allSatisfy({ record.freeRoom < weight($0) }) {

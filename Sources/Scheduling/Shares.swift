@@ -80,10 +80,11 @@ extension Cluster {
 
   // MARK: What there is
 
-  /// Makes a workflow known, or says what it is like now. Its owner never changes.
+  /// Makes a workflow known, or says what it is like now.
   package mutating func set(_ workflow: WorkflowEntry) {
     let known = workflowEntries.updateValue(workflow, forKey: workflow.id)
     let group = acquireGroup(.workflow(workflow.id), owner: workflow.owner)
+    give(group, to: acquireUser(workflow.owner))
     groups[group].weightMilli = Int64(max(1, workflow.weightMilli))
     groups[group].isHeld = workflow.isHeld
     if groups[group].strategy != workflow.strategy {
@@ -186,6 +187,22 @@ extension Cluster {
     connect(pool)
     markStale(pools[pool].crews)
     requeue(pool)
+  }
+
+  /// A group is another user's than was thought: tasks of its steps came before it was known.
+  private mutating func give(_ group: UInt32, to user: UInt32) {
+    let old = groups[group].user
+    if old == user { return }
+    if groups[group].position != nowhere {
+      users[old].ready.remove(at: groups[group].position, in: &groups)
+      measureShares(of: old)
+      requeueUser(old)
+    }
+    for pool in groups[group].pools { charge(group, pools[pool].usage, -1) }
+    users[old].groups -= 1
+    groups[group].user = user
+    users[user].groups += 1
+    for pool in groups[group].pools { charge(group, pools[pool].usage, +1) }
   }
 
   private mutating func charge(_ group: UInt32, _ usage: (running: Int32, cpuMilli: Int64), _ sign: Int32) {

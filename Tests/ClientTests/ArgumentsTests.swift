@@ -110,7 +110,9 @@ struct ArgumentsTests {
     #expect(retry.id.id == 12 && retry.retry == 3 && retry.force)
     let cancel = try await parsed(TaskCommand.Cancel.self, ["task", "cancel", "--id", "1", "--id", "2,3"])
     #expect(cancel.tasks.references.joined().map(\.id) == [1, 2, 3])
-    #expect(try await parsed(TaskCommand.Wait.self, ["task", "wait", "--id", "1"]).references.joined().map(\.id) == [1])
+    #expect(
+      try await parsed(TaskCommand.Wait.self, ["task", "wait", "--id", "1"]).references.joined().map(\.id)
+        == [1])
     #expect(try await parsed(TaskCommand.Explain.self, ["task", "explain", "--id", "1"]).id.id == 1)
   }
 

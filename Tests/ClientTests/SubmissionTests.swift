@@ -43,10 +43,12 @@ struct SubmissionTests {
     }
   }
 
-  @Test("a rule of --retry-on is read as it is written back", arguments: [
-    "exit=137:retry,mem×2", "exit=1-5:stop", "reason=worker-lost:retry", "any:retry,mem×1.5,delay=30s",
-    "reason=timeout:stop",
-  ])
+  @Test(
+    "a rule of --retry-on is read as it is written back",
+    arguments: [
+      "exit=137:retry,mem×2", "exit=1-5:stop", "reason=worker-lost:retry", "any:retry,mem×1.5,delay=30s",
+      "reason=timeout:stop",
+    ])
   func rules(text: String) throws {
     #expect(try RetryRuleText.parse(text).words == text)
   }
@@ -56,7 +58,8 @@ struct SubmissionTests {
     for (text, hint) in [
       ("exit=137", "has no ':'"), ("exit=300:retry", "within 0 and 255"), ("reason=timeot:stop", "'timeout'"),
       ("exit=1:again", "neither 'retry' nor 'stop'"), ("any:stop,mem×2", "nothing can follow"),
-      ("any:retry,mem×99", "from 1 to 16"), ("nothing:retry", "matches nothing"), ("exit=5-2:retry", "exit=1-5"),
+      ("any:retry,mem×99", "from 1 to 16"), ("nothing:retry", "matches nothing"),
+      ("exit=5-2:retry", "exit=1-5"),
     ] {
       let problem = #expect(throws: TextProblem.self, "\(text)") { try RetryRuleText.parse(text) }
       #expect(problem.map { "\($0)".contains(hint) } == true, "\(text): \(problem.map { "\($0)" } ?? "")")
@@ -80,7 +83,8 @@ struct SubmissionTests {
     #expect(table.columns == ["sample", "fq"])
     #expect(table.rows == [["A", "x y"], ["B", ""]])
     for (text, hint) in [
-      ("a\tb\nx\n", "line 2: this row has 1 fields"), ("a b\nx\n", "cannot name a column"), ("a\n", "no rows"),
+      ("a\tb\nx\n", "line 2: this row has 1 fields"), ("a b\nx\n", "cannot name a column"),
+      ("a\n", "no rows"),
       ("", "no rows"),
     ] {
       let problem = #expect(throws: TextProblem.self) { try read(text) }

@@ -28,6 +28,9 @@ actor World {
     var hasObjectStore = false
     /// More lines for the remote `s3` of the configuration.
     var objectStoreSettings = ""
+    /// How long the store believes what it has seen of a folder. With 0, files may be laid there from outside; but
+    /// rclone then runs in circles where many write to one folder at once.
+    var objectStoreCache = "0"
     var configuration = ""
 
     struct Worker {
@@ -238,9 +241,8 @@ actor World {
     let program = try Program(
       "s3", Tools.rclone,
       [
-        "serve", "s3", buckets.path, "--addr", objectStoreAddress, "--dir-cache-time", "0",
-        "--vfs-cache-mode",
-        "off", "-vv",
+        "serve", "s3", buckets.path, "--addr", objectStoreAddress, "--dir-cache-time",
+        plan.objectStoreCache, "--vfs-cache-mode", "off", "-vv",
       ],
       environment: environment, out: log, err: log)
     objectStore = program
@@ -448,10 +450,11 @@ extension World.Plan {
   }
 
   /// An object store, the remote `s3`, with a bucket `data`.
-  func objectStore(_ settings: String = "") -> Self {
+  func objectStore(_ settings: String = "", cache: String = "0") -> Self {
     with {
       $0.hasObjectStore = true
       $0.objectStoreSettings = settings
+      $0.objectStoreCache = cache
     }
   }
 

@@ -457,12 +457,13 @@ struct History {
   func rebuilt() -> Cluster {
     var new = Cluster()
     for user in model.users.values.sorted(by: { $0.id < $1.id }) { new.set(user) }
-    for workflow in model.workflows.values.sorted(by: { $0.id < $1.id }) { new.set(workflow) }
     for step in model.steps.values.sorted(by: { $0.id < $1.id }) { new.set(step) }
     for worker in model.workers.values.sorted(by: { $0.id > $1.id }) { new.set(worker) }
     for task in model.tasks.values.sorted(by: { $0.entry.id > $1.entry.id }) {
       new.add(task.entry, waitingFor: task.waitsFor)
     }
+    // Also in this order, a workflow's tasks are its owner's.
+    for workflow in model.workflows.values.sorted(by: { $0.id < $1.id }) { new.set(workflow) }
     return new
   }
 }

@@ -12,12 +12,14 @@ struct ArrayFlags: ParsableArguments {
   var array: ArrayIndexes?
   @Option(
     name: .customLong("array-file"),
-    help: "A task for each row of this table: tabs between, names of columns first; {column} stands for a row's value in command, inputs and outputs."
+    help:
+      "A task for each row of this table: tabs between, names of columns first; {column} stands for a row's value in command, inputs and outputs."
   )
   var arrayFile: String?
   @Option(
     name: .customLong("split-inputs"),
-    help: "Spread the files of --input evenly over so many tasks; each has a folder of its own below --output.",
+    help:
+      "Spread the files of --input evenly over so many tasks; each has a folder of its own below --output.",
     transform: Values.positiveCount)
   var splitInputs: Int?
   @Flag(help: "Each task of the array waits for the one before it.") var sequential = false
@@ -29,7 +31,8 @@ struct ArrayFlags: ParsableArguments {
       throw ValidationError("--array, --array-file and --split-inputs exclude each other; give one of them")
     }
     if sequential, !isGiven {
-      throw ValidationError("--sequential is for arrays; give --array, --array-file or --split-inputs as well")
+      throw ValidationError(
+        "--sequential is for arrays; give --array, --array-file or --split-inputs as well")
     }
   }
 
@@ -77,7 +80,8 @@ struct ArrayFlags: ParsableArguments {
       let uri = try TransferURI(parsing: input)
       guard uri.actions.isEmpty else {
         throw TextProblem(
-          "the input '\(Escaping.printable(input))' has an action, which cannot be split; name the files themselves")
+          "the input '\(Escaping.printable(input))' has an action, which cannot be split; name the files themselves"
+        )
       }
       uris.append(uri)
     }

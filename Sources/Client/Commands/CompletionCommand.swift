@@ -4,7 +4,9 @@ import ArgumentParser
 struct CompletionCommand: ParsableCommand {
   static let configuration = CommandConfiguration.command(
     "completion", "Print a script that lets a shell complete commands and flags.",
-    example: "scitq completion bash > /etc/bash_completion.d/scitq\nscitq completion fish > ~/.config/fish/completions/scitq.fish")
+    example:
+      "scitq completion bash > /etc/bash_completion.d/scitq\nscitq completion fish > ~/.config/fish/completions/scitq.fish"
+  )
 
   enum Shell: String, CaseIterable, ExpressibleByArgument { case bash, zsh, fish }
 

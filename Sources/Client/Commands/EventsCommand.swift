@@ -6,7 +6,9 @@ import SwiftProtobuf
 struct EventsCommand: ClientCommand {
   static let configuration = CommandConfiguration.command(
     "events", "Show what happened, in its order.",
-    example: "scitq events --last 20\nscitq events --follow --object task --kind F\nscitq events --since 1200 --json")
+    example:
+      "scitq events --last 20\nscitq events --follow --object task --kind F\nscitq events --since 1200 --json"
+  )
 
   @OptionGroup var globals: Globals
   @Option(help: "Only events after this number.", transform: EventsCommand.sequence) var since: Int64?
@@ -15,16 +17,22 @@ struct EventsCommand: ClientCommand {
   @Option(help: "Only of the object with this id.", transform: Values.id) var id: Int64?
   @Option(help: "Only what became this: letters or words, such as F or quarantined, with commas between.")
   var kind: [String] = []
-  @Option(name: .customLong("workflow-id"), help: "Only of this workflow, its steps and tasks.", transform: Values.id)
+  @Option(
+    name: .customLong("workflow-id"), help: "Only of this workflow, its steps and tasks.",
+    transform: Values.id)
   var workflowID: Int64?
-  @Option(help: "Only so many of the newest (default: 50, unless --since is given).", transform: Values.positiveCount)
+  @Option(
+    help: "Only so many of the newest (default: 50, unless --since is given).",
+    transform: Values.positiveCount)
   var last: Int?
 
   private static let objects = ["task", "job", "step", "workflow", "worker", "user"]
 
   mutating func validate() throws {
     if let object, !Self.objects.contains(object) {
-      let hint = Nearest.sentence(to: object, among: Self.objects) ?? "they are: \(Self.objects.joined(separator: ", "))"
+      let hint =
+        Nearest.sentence(to: object, among: Self.objects)
+        ?? "they are: \(Self.objects.joined(separator: ", "))"
       throw ValidationError("'\(Escaping.printable(object))' has no events; \(hint)")
     }
     if id != nil, object == nil { throw ValidationError("--id needs --object, to say what it is the id of") }
@@ -32,7 +40,8 @@ struct EventsCommand: ClientCommand {
 
   private static func sequence(_ text: String) throws(TextProblem) -> Int64 {
     guard let number = Int64(text), number >= 0 else {
-      throw TextProblem("'\(Escaping.printable(text))' is no number of an event; give a whole number from 0 on")
+      throw TextProblem(
+        "'\(Escaping.printable(text))' is no number of an event; give a whole number from 0 on")
     }
     return number
   }

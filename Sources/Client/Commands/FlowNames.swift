@@ -3,9 +3,10 @@ import ScitqProtocol
 
 /// A workflow, by its id or its name.
 struct WorkflowChoice: ParsableArguments {
-  @Option(name: .customLong("workflow-id"), help: "The workflow's id.", transform: Values.id) var workflowID: Int64?
-  @Option(name: .customLong("workflow-name"), help: "The workflow's name, instead of its id.") var workflowName:
-    String?
+  @Option(name: .customLong("workflow-id"), help: "The workflow's id.", transform: Values.id) var workflowID:
+    Int64?
+  @Option(name: .customLong("workflow-name"), help: "The workflow's name, instead of its id.")
+  var workflowName: String?
 
   mutating func validate() throws {
     if workflowID != nil, workflowName != nil {
@@ -39,11 +40,13 @@ extension Session {
     request.limit = 1000
     let found = try await call(.listWorkflows, request).workflows.filter { $0.name == name }
     guard let first = found.first else {
-      throw Failure("there is no workflow '\(Escaping.printable(name))'; 'scitq workflow list' shows those that exist")
+      throw Failure(
+        "there is no workflow '\(Escaping.printable(name))'; 'scitq workflow list' shows those that exist")
     }
     guard found.count == 1 else {
       let ids = found.map { "\($0.id)" }.joined(separator: ", ")
-      throw Failure("\(found.count) workflows are named '\(Escaping.printable(name))': name one by its id, of \(ids)")
+      throw Failure(
+        "\(found.count) workflows are named '\(Escaping.printable(name))': name one by its id, of \(ids)")
     }
     return first.id
   }
@@ -53,7 +56,9 @@ extension Session {
     request.workflowID = workflow
     request.name = name
     guard let step = try await call(.listSteps, request).steps.first(where: { $0.name == name }) else {
-      throw Failure("workflow \(workflow) has no step '\(Escaping.printable(name))'; see 'scitq step list --workflow-id \(workflow)'")
+      throw Failure(
+        "workflow \(workflow) has no step '\(Escaping.printable(name))'; see 'scitq step list --workflow-id \(workflow)'"
+      )
     }
     return step.id
   }

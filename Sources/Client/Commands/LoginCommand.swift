@@ -19,7 +19,8 @@ struct LoginCommand: ClientCommand {
     help: "Read the password from stdin, up to the end of its first line.")
   var passwordStdin = false
 
-  @Option(help: "How long the token is good for, as 12h; at most as long as the server allows.",
+  @Option(
+    help: "How long the token is good for, as 12h; at most as long as the server allows.",
     transform: Values.duration)
   var expires: Duration?
 

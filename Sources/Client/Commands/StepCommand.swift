@@ -8,7 +8,8 @@ struct StepCommand: AsyncParsableCommand {
     "step", "Parts of workflows: tasks that ask for the same environment, and the workers that serve them.",
     example: "scitq step list --workflow-id 3",
     subcommands: [
-      List.self, Create.self, Show.self, Update.self, Suspend.self, Resume.self, Cancel.self, Stats.self, Delete.self,
+      List.self, Create.self, Show.self, Update.self, Suspend.self, Resume.self, Cancel.self, Stats.self,
+      Delete.self,
     ])
 
   struct List: ClientCommand {
@@ -58,7 +59,8 @@ struct StepCommand: AsyncParsableCommand {
   }
 
   struct Show: ClientCommand {
-    static let configuration = CommandConfiguration.command("show", "Show a step.", example: "scitq step show --id 14")
+    static let configuration = CommandConfiguration.command(
+      "show", "Show a step.", example: "scitq step show --id 14")
 
     @OptionGroup var globals: Globals
     @Option(help: "The step's id.", transform: Values.id) var id: Int64
@@ -84,7 +86,9 @@ struct StepCommand: AsyncParsableCommand {
 
     func run(_ client: Client) async throws {
       let (id, name) = (id, name)
-      let step = try await client.connected { try await $0.call(.updateStep, .with { ($0.id, $0.name) = (id, name) }) }
+      let step = try await client.connected {
+        try await $0.call(.updateStep, .with { ($0.id, $0.name) = (id, name) })
+      }
       try client.put(text: "step \(step.id) updated\n", json: FlowRendering.json(step), quiet: "\(step.id)\n")
     }
   }
@@ -115,7 +119,8 @@ struct StepCommand: AsyncParsableCommand {
 
   struct Delete: ClientCommand {
     static let configuration = CommandConfiguration.command(
-      "delete", "Delete a step with its tasks and logs; what runs is ended.", example: "scitq step delete --id 14")
+      "delete", "Delete a step with its tasks and logs; what runs is ended.",
+      example: "scitq step delete --id 14")
     @OptionGroup var globals: Globals
     @OptionGroup var one: OneStep
     func run(_ client: Client) async throws { try await one.act(.delete, "deleted", client) }
@@ -123,7 +128,8 @@ struct StepCommand: AsyncParsableCommand {
 
   struct Stats: ClientCommand {
     static let configuration = CommandConfiguration.command(
-      "stats", "Show how many tasks of steps stand where, and how long each phase took: average [least–most] total.",
+      "stats",
+      "Show how many tasks of steps stand where, and how long each phase took: average [least–most] total.",
       example: "scitq step stats --workflow-name myworkflow --totals")
 
     @OptionGroup var globals: Globals

@@ -9,7 +9,8 @@ struct TaskCommand: AsyncParsableCommand {
     example:
       "scitq task create --container alpine --command 'echo \"hello world\"'\nscitq task list --status RF",
     subcommands: [
-      TaskCreate.self, TaskList.self, Show.self, TaskOutput.self, Retry.self, Cancel.self, Kill.self, Suspend.self,
+      TaskCreate.self, TaskList.self, Show.self, TaskOutput.self, Retry.self, Cancel.self, Kill.self,
+      Suspend.self,
       Resume.self, RunNow.self, Wait.self, Explain.self, Edit.self, Files.self, Delete.self,
     ])
 
@@ -19,7 +20,8 @@ struct TaskCommand: AsyncParsableCommand {
       example: "scitq task show --id 12\nscitq task show --id 101:3")
 
     @OptionGroup var globals: Globals
-    @Option(help: "The id of a task or job, or JOB:INDEX.", transform: TaskReference.init) var id: TaskReference
+    @Option(help: "The id of a task or job, or JOB:INDEX.", transform: TaskReference.init) var id:
+      TaskReference
 
     func run(_ client: Client) async throws {
       let asked = id.wire
@@ -95,7 +97,8 @@ struct TaskCommand: AsyncParsableCommand {
       "explain", "Say in one sentence why a task is where it is.", example: "scitq task explain --id 12")
 
     @OptionGroup var globals: Globals
-    @Option(help: "The id of a task or job, or JOB:INDEX.", transform: TaskReference.init) var id: TaskReference
+    @Option(help: "The id of a task or job, or JOB:INDEX.", transform: TaskReference.init) var id:
+      TaskReference
 
     func run(_ client: Client) async throws {
       let reference = id

@@ -76,8 +76,8 @@ struct TaskCreate: ClientCommand {
           .init("count", .integer(created.count)),
         ])
         : fromFile == nil
-        ? .object([.init("id", .integer(created.firstID))])
-        : .object([.init("first_id", .integer(created.firstID)), .init("count", .integer(created.count))])
+          ? .object([.init("id", .integer(created.firstID))])
+          : .object([.init("first_id", .integer(created.firstID)), .init("count", .integer(created.count))])
       try client.put(json.compact + "\n")
     }
     if follow {
@@ -98,7 +98,8 @@ struct TaskCreate: ClientCommand {
   }
 
   private static func range(_ created: WireTasksCreated) -> String {
-    created.count == 1 ? "task \(created.firstID)" : "tasks \(created.firstID)–\(created.firstID + created.count - 1)"
+    created.count == 1
+      ? "task \(created.firstID)" : "tasks \(created.firstID)–\(created.firstID + created.count - 1)"
   }
 
   private static func sentence(_ created: WireTasksCreated) -> String {
@@ -152,12 +153,15 @@ struct TaskFlags: ParsableArguments {
     help: "Count as succeeded, without running, when there are files at --publish, or else --output.")
   var skipIfExists = false
   @Option(
-    help: "Wait for this task or job to succeed, as 12, 101:3 (one of a job) or 101:N_TO_N (index by index); may be repeated.",
+    help:
+      "Wait for this task or job to succeed, as 12, 101:3 (one of a job) or 101:N_TO_N (index by index); may be repeated.",
     transform: Prerequisite.list)
   var dependency: [[Prerequisite]] = []
-  @Option(name: .customLong("step-id"), help: "The step that it is part of.", transform: Values.id) var stepID: Int64?
+  @Option(name: .customLong("step-id"), help: "The step that it is part of.", transform: Values.id)
+  var stepID: Int64?
   @Option(name: .customLong("workflow-name"), help: "The workflow of --step-name.") var workflowName: String?
-  @Option(name: .customLong("step-name"), help: "The step that it is part of, by its name.") var stepName: String?
+  @Option(name: .customLong("step-name"), help: "The step that it is part of, by its name.") var stepName:
+    String?
   @Option(help: "A name for people.") var name: String?
   @Option(help: "How often the task is retried by itself when it fails.", transform: Values.count) var retry:
     UInt32?
@@ -198,11 +202,13 @@ struct TaskFlags: ParsableArguments {
   var queueTimeout: Duration?
   @Option(
     name: .customLong("retry-on"),
-    help: "What is done about a failure while --retry lasts, as exit=137:retry,mem×2 or reason=timeout:stop; may be repeated, the first that matches decides.",
+    help:
+      "What is done about a failure while --retry lasts, as exit=137:retry,mem×2 or reason=timeout:stop; may be repeated, the first that matches decides.",
     transform: RetryRuleText.parse)
   var retryOn: [WireRetryRule] = []
   @Option(
-    name: .customLong("retry-delay"), help: "The pause before the first retry; twice as long before each further one.",
+    name: .customLong("retry-delay"),
+    help: "The pause before the first retry; twice as long before each further one.",
     transform: Values.duration)
   var retryDelay: Duration?
   @Option(help: "NAME=VALUE for the command's environment; may be repeated.", transform: Values.environment)

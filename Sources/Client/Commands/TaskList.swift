@@ -20,7 +20,8 @@ struct TaskList: ClientCommand {
     Int64?
   @Option(name: .customLong("workflow-id"), help: "Only tasks of this workflow.", transform: Values.id)
   var workflowID: Int64?
-  @Option(name: .customLong("job-id"), help: "Only tasks of this job.", transform: Values.id) var jobID: Int64?
+  @Option(name: .customLong("job-id"), help: "Only tasks of this job.", transform: Values.id) var jobID:
+    Int64?
   @Option(help: "Only tasks whose command contains this; % stands for anything.") var command: String?
   @Flag(name: .customLong("show-hidden"), help: "Also earlier attempts of tasks that were retried.")
   var showHidden = false

@@ -86,7 +86,8 @@ extension TaskCommand {
           done.task.status == TaskStatus.suspended.rawValue
             ? "task \(id) suspended"
             : release
-              ? "task \(id) is being ended; a new task will wait in its place" : "task \(id) is being suspended"
+              ? "task \(id) is being ended; a new task will wait in its place"
+              : "task \(id) is being suspended"
         }, "suspended", client)
     }
   }
@@ -144,7 +145,9 @@ extension TaskCommand {
       try await client.connected { session in
         let id = try await session.resolve(id)
         let task = try await session.call(.getTask, .with { $0.id = id })
-        guard TaskStatus(rawValue: task.status)?.isFinal != true else { return try await again(task, session, client) }
+        guard TaskStatus(rawValue: task.status)?.isFinal != true else {
+          return try await again(task, session, client)
+        }
         var request = WireEditTask()
         request.id = id
         if let command { request.command = command }
@@ -170,20 +173,26 @@ extension TaskCommand {
       let new = try await session.call(.retryTask, request).firstID
       try client.put(
         text: "task \(task.id) retried as task \(new)\n",
-        json: .object([.init("id", .integer(new)), .init("previous_task_id", .integer(task.id))]), quiet: "\(new)\n")
+        json: .object([.init("id", .integer(new)), .init("previous_task_id", .integer(task.id))]),
+        quiet: "\(new)\n")
     }
   }
 
   struct Retry: ClientCommand {
     static let configuration = CommandConfiguration.command(
       "retry", "Run a failed or canceled task again, as a new task; or all those of a job.",
-      example: "scitq task retry --id 12\nscitq task retry --id 12 --retry 3\nscitq task retry --id 101 --failed-only")
+      example:
+        "scitq task retry --id 12\nscitq task retry --id 12 --retry 3\nscitq task retry --id 101 --failed-only"
+    )
 
     @OptionGroup var globals: Globals
-    @Option(help: "The id of a task or job, or JOB:INDEX.", transform: TaskReference.init) var id: TaskReference
-    @Option(help: "How often the new task may be retried by itself.", transform: Values.count) var retry: UInt32?
+    @Option(help: "The id of a task or job, or JOB:INDEX.", transform: TaskReference.init) var id:
+      TaskReference
+    @Option(help: "How often the new task may be retried by itself.", transform: Values.count) var retry:
+      UInt32?
     @Flag(help: "Also when the task succeeded.") var force = false
-    @Flag(name: .customLong("failed-only"), help: "Of a job: those that failed, not those that were canceled.")
+    @Flag(
+      name: .customLong("failed-only"), help: "Of a job: those that failed, not those that were canceled.")
     var failedOnly = false
 
     func run(_ client: Client) async throws {
@@ -202,7 +211,10 @@ extension TaskCommand {
         let done = try await session.call(.retryTask, asked)
         let isJob = if case .job? = found.found { true } else { false }
         let last = done.firstID + done.count - 1
-        let tasks = done.count == 1 ? "task of job \(id) retried as task \(last)" : "tasks of job \(id) retried as tasks \(done.firstID)–\(last)"
+        let tasks =
+          done.count == 1
+          ? "task of job \(id) retried as task \(last)"
+          : "tasks of job \(id) retried as tasks \(done.firstID)–\(last)"
         try client.put(
           text: isJob ? "\(done.count) \(tasks)\n" : "task \(id) retried as task \(done.firstID)\n",
           json: isJob

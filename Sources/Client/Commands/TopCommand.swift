@@ -22,7 +22,8 @@ struct TopCommand: ClientCommand {
       let (wakes, wake) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
       try await withThrowingTaskGroup(of: Void.self) { group in
         group.addTask {
-          for try await _ in session.connection.feed(.readEvents, .with { ($0.follow, $0.last) = (true, 1) }) {
+          for try await _ in session.connection.feed(.readEvents, .with { ($0.follow, $0.last) = (true, 1) })
+          {
             wake.yield()
           }
         }

@@ -41,7 +41,9 @@ struct UserCommand: AsyncParsableCommand {
     @Option(help: "admin, user (the default) or read-only.", transform: UserCommand.role) var role: String?
 
     mutating func validate() throws {
-      if admin, role != nil { throw ValidationError("--admin and --role exclude each other; give one of them") }
+      if admin, role != nil {
+        throw ValidationError("--admin and --role exclude each other; give one of them")
+      }
       guard (password != nil) != passwordStdin else {
         throw ValidationError("the new user needs a password; give either --password or --password-stdin")
       }
@@ -74,7 +76,8 @@ struct UserCommand: AsyncParsableCommand {
     @Option(help: "A new address.") var email: String?
     @Flag(inversion: .prefixedNo, help: "Grant or remove admin rights.") var admin: Bool?
     @Option(help: "admin, user or read-only.", transform: UserCommand.role) var role: String?
-    @Option(help: "Their share beside other users; 1 unless set.", transform: Values.weight) var weight: Double?
+    @Option(help: "Their share beside other users; 1 unless set.", transform: Values.weight) var weight:
+      Double?
     @Option(
       name: .customLong("maximum-running"), help: "The most tasks on workers at once; 0: no limit.",
       transform: Values.count)
@@ -142,7 +145,8 @@ struct UserCommand: AsyncParsableCommand {
 
   struct RevokeTokens: ClientCommand {
     static let configuration = CommandConfiguration.command(
-      "revoke-tokens", "Make all tokens of a user worthless at once.", example: "scitq user revoke-tokens --id 12")
+      "revoke-tokens", "Make all tokens of a user worthless at once.",
+      example: "scitq user revoke-tokens --id 12")
 
     @OptionGroup var globals: Globals
     @Option(help: "The user's id.", transform: Values.id) var id: Int64
@@ -151,7 +155,8 @@ struct UserCommand: AsyncParsableCommand {
       let id = id
       _ = try await client.connected { try await $0.call(.revokeTokens, .with { $0.id = id }) }
       try client.put(
-        text: "the tokens of user \(id) are revoked\n", json: .object([.init("id", .integer(id))]), quiet: "\(id)\n")
+        text: "the tokens of user \(id) are revoked\n", json: .object([.init("id", .integer(id))]),
+        quiet: "\(id)\n")
     }
   }
 

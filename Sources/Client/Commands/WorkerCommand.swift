@@ -7,7 +7,8 @@ struct WorkerCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration.command(
     "worker", "The compute units that run tasks.", example: "scitq worker list",
     subcommands: [
-      List.self, Show.self, Explain.self, Update.self, Drain.self, Pause.self, Resume.self, Events.self, Stats.self,
+      List.self, Show.self, Explain.self, Update.self, Drain.self, Pause.self, Resume.self, Events.self,
+      Stats.self,
       Clean.self, Delete.self,
     ])
 

@@ -34,7 +34,8 @@ extension WorkerCommand {
       "show", "Show everything that is known of a worker.", example: "scitq worker show --worker-id 12")
 
     @OptionGroup var globals: Globals
-    @Option(name: [.customLong("worker-id"), .customLong("id")], help: "The worker's id.", transform: Values.id)
+    @Option(
+      name: [.customLong("worker-id"), .customLong("id")], help: "The worker's id.", transform: Values.id)
     var workerID: Int64
 
     func run(_ client: Client) async throws {
@@ -56,7 +57,8 @@ extension WorkerCommand {
       example: "scitq worker explain --worker-id 12")
 
     @OptionGroup var globals: Globals
-    @Option(name: [.customLong("worker-id"), .customLong("id")], help: "The worker's id.", transform: Values.id)
+    @Option(
+      name: [.customLong("worker-id"), .customLong("id")], help: "The worker's id.", transform: Values.id)
     var workerID: Int64
 
     func run(_ client: Client) async throws {
@@ -64,7 +66,8 @@ extension WorkerCommand {
       let answer = try await client.connected { try await $0.call(.explainWorker, .with { $0.id = id }) }
       try client.put(
         text: Escaping.printableLines(answer.sentence) + "\n",
-        json: .object([.init("id", .integer(id)), .init("sentence", .string(answer.sentence))]), quiet: "\(id)\n")
+        json: .object([.init("id", .integer(id)), .init("sentence", .string(answer.sentence))]),
+        quiet: "\(id)\n")
     }
   }
 
@@ -72,11 +75,13 @@ extension WorkerCommand {
     static let configuration = CommandConfiguration.command(
       "update", "Give workers another step, scope, concurrency or prefetch.",
       example:
-        "scitq worker update --worker-id 12 --step-id 14 --concurrency 4\nscitq worker update --worker-id 12 --scope G")
+        "scitq worker update --worker-id 12 --step-id 14 --concurrency 4\nscitq worker update --worker-id 12 --scope G"
+    )
 
     @OptionGroup var globals: Globals
     @OptionGroup var workers: SomeWorkers
-    @Option(name: .customLong("step-id"), help: "The step that they serve.", transform: Values.id) var stepID: Int64?
+    @Option(name: .customLong("step-id"), help: "The step that they serve.", transform: Values.id) var stepID:
+      Int64?
     @Flag(name: .customLong("no-step"), help: "They serve tasks without a step.") var noStep = false
     @Option(help: "How many tasks run at once.", transform: Values.count) var concurrency: UInt32?
     @Option(help: "How many more are made ready meanwhile.", transform: Values.count) var prefetch: UInt32?
@@ -84,13 +89,15 @@ extension WorkerCommand {
       help: "What they may be used for: N or T their step alone, W all of its workflow, G everything.",
       transform: WorkerCommand.scope)
     var scope: WorkerScope?
-    @Flag(inversion: .prefixedNo, help: "They are never returned to whoever rents them out.") var permanent: Bool?
+    @Flag(inversion: .prefixedNo, help: "They are never returned to whoever rents them out.") var permanent:
+      Bool?
 
     mutating func validate() throws {
       if stepID != nil, noStep { throw ValidationError("--step-id and --no-step exclude each other") }
       if stepID == nil, !noStep, concurrency == nil, prefetch == nil, scope == nil, permanent == nil {
         throw ValidationError(
-          "nothing is to be changed; give --step-id, --no-step, --scope, --concurrency, --prefetch or --permanent")
+          "nothing is to be changed; give --step-id, --no-step, --scope, --concurrency, --prefetch or --permanent"
+        )
       }
     }
 
@@ -121,7 +128,8 @@ extension WorkerCommand {
 
   struct Drain: ClientCommand {
     static let configuration = CommandConfiguration.command(
-      "drain", "Let workers finish what runs, and give them nothing more.", example: "scitq worker drain --worker-id 12")
+      "drain", "Let workers finish what runs, and give them nothing more.",
+      example: "scitq worker drain --worker-id 12")
     @OptionGroup var globals: Globals
     @OptionGroup var workers: SomeWorkers
     func run(_ client: Client) async throws { try await workers.act(.drain, client) }
@@ -151,7 +159,8 @@ extension WorkerCommand {
       "events", "Show what happened to a worker.", example: "scitq worker events --worker-id 12 --follow")
 
     @OptionGroup var globals: Globals
-    @Option(name: [.customLong("worker-id"), .customLong("id")], help: "The worker's id.", transform: Values.id)
+    @Option(
+      name: [.customLong("worker-id"), .customLong("id")], help: "The worker's id.", transform: Values.id)
     var workerID: Int64
     @Flag(help: "Go on with what happens from now.") var follow = false
 

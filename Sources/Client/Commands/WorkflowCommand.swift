@@ -7,7 +7,8 @@ struct WorkflowCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration.command(
     "workflow", "Collections of steps that belong together.", example: "scitq workflow list",
     subcommands: [
-      List.self, Create.self, Show.self, Update.self, Start.self, Suspend.self, Resume.self, Cancel.self, Wait.self,
+      List.self, Create.self, Show.self, Update.self, Start.self, Suspend.self, Resume.self, Cancel.self,
+      Wait.self,
       Delete.self,
     ])
 
@@ -56,13 +57,15 @@ struct WorkflowCommand: AsyncParsableCommand {
     @Option(help: "Its name.") var name: String
     @Option(
       name: .customLong("run-strategy"),
-      help: "B: finish a step before the next (the default); T: drive each thread deep; D: debug; Z: suspended.",
+      help:
+        "B: finish a step before the next (the default); T: drive each thread deep; D: debug; Z: suspended.",
       transform: WorkflowCommand.strategy)
     var runStrategy: RunStrategy?
-    @Option(name: .customLong("maximum-workers"), help: "The most workers it may have.", transform: Values.count)
+    @Option(
+      name: .customLong("maximum-workers"), help: "The most workers it may have.", transform: Values.count)
     var maximumWorkers: UInt32?
-    @Option(help: "Its share beside its owner's other workflows (default: 1).", transform: Values.weight) var weight:
-      Double?
+    @Option(help: "Its share beside its owner's other workflows (default: 1).", transform: Values.weight)
+    var weight: Double?
     @Flag(help: "Nothing of it becomes real until 'workflow start'.") var draft = false
 
     func run(_ client: Client) async throws {
@@ -111,7 +114,8 @@ struct WorkflowCommand: AsyncParsableCommand {
 
   struct Update: ClientCommand {
     static let configuration = CommandConfiguration.command(
-      "update", "Change a workflow.", example: "scitq workflow update --id 3 --maximum-workers 20 --run-strategy T")
+      "update", "Change a workflow.",
+      example: "scitq workflow update --id 3 --maximum-workers 20 --run-strategy T")
 
     @OptionGroup var globals: Globals
     @Option(help: "The workflow's id.", transform: Values.id) var id: Int64
@@ -119,9 +123,11 @@ struct WorkflowCommand: AsyncParsableCommand {
     @Option(name: .customLong("run-strategy"), help: "B, T or D.", transform: WorkflowCommand.strategy)
     var runStrategy: RunStrategy?
     @Option(
-      name: .customLong("maximum-workers"), help: "The most workers it may have; 0: no limit.", transform: Values.count)
+      name: .customLong("maximum-workers"), help: "The most workers it may have; 0: no limit.",
+      transform: Values.count)
     var maximumWorkers: UInt32?
-    @Option(help: "Its share beside its owner's other workflows; above 1 takes an admin.", transform: Values.weight)
+    @Option(
+      help: "Its share beside its owner's other workflows; above 1 takes an admin.", transform: Values.weight)
     var weight: Double?
 
     mutating func validate() throws {
@@ -140,7 +146,8 @@ struct WorkflowCommand: AsyncParsableCommand {
       if let weight { request.weight = weight }
       let asked = request
       let flow = try await client.connected { try await $0.call(.updateWorkflow, asked) }
-      try client.put(text: "workflow \(flow.id) updated\n", json: FlowRendering.json(flow), quiet: "\(flow.id)\n")
+      try client.put(
+        text: "workflow \(flow.id) updated\n", json: FlowRendering.json(flow), quiet: "\(flow.id)\n")
     }
   }
 
@@ -155,7 +162,8 @@ struct WorkflowCommand: AsyncParsableCommand {
 
   struct Suspend: ClientCommand {
     static let configuration = CommandConfiguration.command(
-      "suspend", "Start nothing more of a workflow, and pause what runs.", example: "scitq workflow suspend --id 3")
+      "suspend", "Start nothing more of a workflow, and pause what runs.",
+      example: "scitq workflow suspend --id 3")
     @OptionGroup var globals: Globals
     @OptionGroup var one: OneWorkflow
     func run(_ client: Client) async throws { try await one.act(.suspend, "suspended", client) }
@@ -179,7 +187,8 @@ struct WorkflowCommand: AsyncParsableCommand {
 
   struct Delete: ClientCommand {
     static let configuration = CommandConfiguration.command(
-      "delete", "Delete a workflow with its steps, tasks and logs; what runs is ended. This cannot be undone.",
+      "delete",
+      "Delete a workflow with its steps, tasks and logs; what runs is ended. This cannot be undone.",
       example: "scitq workflow delete --id 3")
     @OptionGroup var globals: Globals
     @OptionGroup var one: OneWorkflow
@@ -234,6 +243,7 @@ struct OneWorkflow: ParsableArguments {
       let id = try await resolve(session)
       return try await session.call(.actOnWorkflow, .with { ($0.id, $0.verb) = (id, verb) })
     }
-    try client.put(text: "workflow \(flow.id) \(done)\n", json: FlowRendering.json(flow), quiet: "\(flow.id)\n")
+    try client.put(
+      text: "workflow \(flow.id) \(done)\n", json: FlowRendering.json(flow), quiet: "\(flow.id)\n")
   }
 }

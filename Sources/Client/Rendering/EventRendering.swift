@@ -6,7 +6,8 @@ enum EventRendering {
     let time = Moment.local(event.at, style.zone) ?? "-"
     let ids = event.firstID == event.lastID ? "\(event.firstID)" : "\(event.firstID)–\(event.lastID)"
     let move = event.from.isEmpty || event.to.count > 1 ? event.to : "\(event.from) → \(event.to)"
-    var text = "\(event.sequence)\t\(time)\t\(event.object) \(ids)\t\(style.painted(Escaping.printable(move), TaskRendering.paint(event.to)))"
+    var text =
+      "\(event.sequence)\t\(time)\t\(event.object) \(ids)\t\(style.painted(Escaping.printable(move), TaskRendering.paint(event.to)))"
     if event.workerID != 0 { text += "\tworker \(event.workerID)" }
     if !event.user.isEmpty { text += "\tby \(Escaping.printable(event.user))" }
     if !event.reason.isEmpty { text += "\t\(Escaping.printable(event.reason))" }

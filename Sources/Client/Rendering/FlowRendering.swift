@@ -7,14 +7,16 @@ enum FlowRendering {
   static func table(_ workflows: [WireWorkflow]) -> Table {
     var table = Table(columns: [
       .init(title: "ID", alignment: .right), .init(title: "Name", shrinksTo: 10), .init(title: "Strategy"),
-      .init(title: "Maximum workers", alignment: .right), .init(title: "Status"), .init(title: "Tasks", shrinksTo: 10),
+      .init(title: "Maximum workers", alignment: .right), .init(title: "Status"),
+      .init(title: "Tasks", shrinksTo: 10),
       .init(title: "Owner", shrinksTo: 6),
     ])
     table.rows = workflows.map { flow in
       [
         .init("\(flow.id)"), .init(flow.name), .init(flow.strategy),
         .init(flow.maximumWorkers == 0 ? "-" : "\(flow.maximumWorkers)"),
-        .init(flow.status, paint: TaskRendering.paint(flow.status)), .init(counts(flow.tasks)), .init(flow.owner),
+        .init(flow.status, paint: TaskRendering.paint(flow.status)), .init(counts(flow.tasks)),
+        .init(flow.owner),
       ]
     }
     return table
@@ -28,7 +30,8 @@ enum FlowRendering {
     ]
     if !flow.blockedBy.isEmpty { lines.append(("", Escaping.printable(flow.blockedBy))) }
     lines += [
-      ("strategy", "\(flow.strategy) (\(strategy))"), ("tasks", counts(flow.tasks)), ("steps", "\(flow.steps)"),
+      ("strategy", "\(flow.strategy) (\(strategy))"), ("tasks", counts(flow.tasks)),
+      ("steps", "\(flow.steps)"),
       ("workers", "\(flow.workers)" + (flow.maximumWorkers == 0 ? "" : " of at most \(flow.maximumWorkers)")),
       ("weight", Quantity.trimmed(flow.weight)), ("owner", Escaping.printable(flow.owner)),
     ]
@@ -43,10 +46,13 @@ enum FlowRendering {
       JSON.Member("id", .integer(flow.id)), JSON.Member("name", .string(flow.name)),
       JSON.Member("status", .string(flow.status)), JSON.Member("blocked_by", .text(flow.blockedBy)),
       JSON.Member("run_strategy", .string(flow.strategy)),
-      JSON.Member("maximum_workers", .id(Int64(flow.maximumWorkers))), JSON.Member("weight", .number(flow.weight)),
+      JSON.Member("maximum_workers", .id(Int64(flow.maximumWorkers))),
+      JSON.Member("weight", .number(flow.weight)),
       JSON.Member("owner", .text(flow.owner)), JSON.Member("tasks", counted(flow.tasks)),
-      JSON.Member("steps", .integer(Int64(flow.steps))), JSON.Member("workers", .integer(Int64(flow.workers))),
-      JSON.Member("created_at", Moment.json(flow.createdAt)), JSON.Member("started_at", Moment.json(flow.startedAt)),
+      JSON.Member("steps", .integer(Int64(flow.steps))),
+      JSON.Member("workers", .integer(Int64(flow.workers))),
+      JSON.Member("created_at", Moment.json(flow.createdAt)),
+      JSON.Member("started_at", Moment.json(flow.startedAt)),
       JSON.Member("ended_at", Moment.json(flow.endedAt)),
     ])
   }
@@ -68,7 +74,8 @@ enum FlowRendering {
     table.rows = steps.map { step in
       [
         .init("\(step.id)"), .init(step.name), .init(step.workflowName),
-        .init(step.status, paint: TaskRendering.paint(step.status)), .init(counts(step.tasks)), .init("\(step.workers)"),
+        .init(step.status, paint: TaskRendering.paint(step.status)), .init(counts(step.tasks)),
+        .init("\(step.workers)"),
       ]
     }
     return table
@@ -89,7 +96,8 @@ enum FlowRendering {
   static func json(_ step: WireStep) -> JSON {
     .object([
       JSON.Member("id", .integer(step.id)), JSON.Member("name", .string(step.name)),
-      JSON.Member("workflow_id", .integer(step.workflowID)), JSON.Member("workflow_name", .string(step.workflowName)),
+      JSON.Member("workflow_id", .integer(step.workflowID)),
+      JSON.Member("workflow_name", .string(step.workflowName)),
       JSON.Member("position", .integer(Int64(step.position))), JSON.Member("status", .string(step.status)),
       JSON.Member("blocked_by", .text(step.blockedBy)), JSON.Member("tasks", counted(step.tasks)),
       JSON.Member("workers", .integer(Int64(step.workers))),
@@ -148,7 +156,8 @@ enum FlowRendering {
     let width = lines.map(\.0.count).max() ?? 0
     return lines.map { name, value in
       let label = name.isEmpty ? "" : name + ":"
-      return style.painted(label, .bold) + String(repeating: " ", count: width - label.count + 2) + value + "\n"
+      return style.painted(label, .bold) + String(repeating: " ", count: width - label.count + 2) + value
+        + "\n"
     }.joined()
   }
 }

@@ -5,7 +5,8 @@ import SwiftProtobuf
 enum StepStatsRendering {
   static func table(_ steps: [WireStepStats], totals: Bool, now: Int64, _ style: OutputStyle) -> Table {
     var table = Table(columns: [
-      .init(title: "ID", alignment: .right), .init(title: "Step", shrinksTo: 10), .init(title: "Tasks", shrinksTo: 12),
+      .init(title: "ID", alignment: .right), .init(title: "Step", shrinksTo: 10),
+      .init(title: "Tasks", shrinksTo: 12),
       .init(title: "Download"), .init(title: "Run (succeeded)"), .init(title: "Run (failed)"),
       .init(title: "Run (current)"), .init(title: "Upload"), .init(title: "Start"), .init(title: "End"),
     ])
@@ -33,7 +34,8 @@ enum StepStatsRendering {
         "totals",
         .object([
           JSON.Member("tasks", FlowRendering.counted(sum.tasks)), JSON.Member("download", json(sum.download)),
-          JSON.Member("run_succeeded", json(sum.runSucceeded)), JSON.Member("run_failed", json(sum.runFailed)),
+          JSON.Member("run_succeeded", json(sum.runSucceeded)),
+          JSON.Member("run_failed", json(sum.runFailed)),
           JSON.Member("run_current", json(sum.runCurrent)), JSON.Member("upload", json(sum.upload)),
           JSON.Member("elapsed_seconds", seconds(elapsed(sum, now))),
           JSON.Member("cumulated_seconds", seconds(phases(sum).reduce(0) { $0 + $1.total })),
@@ -56,7 +58,9 @@ enum StepStatsRendering {
         sum[keyPath: path].count += one.count
         sum[keyPath: path].total += one.total
       }
-      if step.startedAt != 0 { sum.startedAt = sum.startedAt == 0 ? step.startedAt : min(sum.startedAt, step.startedAt) }
+      if step.startedAt != 0 {
+        sum.startedAt = sum.startedAt == 0 ? step.startedAt : min(sum.startedAt, step.startedAt)
+      }
     }
     // What still runs has no end.
     let isOver = !steps.contains { $0.startedAt != 0 && $0.endedAt == 0 }
@@ -75,7 +79,9 @@ enum StepStatsRendering {
     step.startedAt == 0 ? 0 : (step.endedAt == 0 ? now : step.endedAt) - step.startedAt
   }
 
-  private static func row(_ step: WireStepStats, _ id: String, _ name: String, _ style: OutputStyle) -> [Table.Cell] {
+  private static func row(_ step: WireStepStats, _ id: String, _ name: String, _ style: OutputStyle) -> [Table
+    .Cell]
+  {
     [
       .init(id), .init(name), .init(FlowRendering.counts(step.tasks)), .init(text(step.download)),
       .init(text(step.runSucceeded)), .init(text(step.runFailed)), .init(text(step.runCurrent)),
@@ -95,18 +101,21 @@ enum StepStatsRendering {
   private static func json(_ step: WireStepStats) -> JSON {
     .object([
       JSON.Member("step_id", .integer(step.stepID)), JSON.Member("name", .string(step.name)),
-      JSON.Member("workflow_id", .integer(step.workflowID)), JSON.Member("workflow_name", .string(step.workflowName)),
+      JSON.Member("workflow_id", .integer(step.workflowID)),
+      JSON.Member("workflow_name", .string(step.workflowName)),
       JSON.Member("tasks", FlowRendering.counted(step.tasks)), JSON.Member("download", json(step.download)),
       JSON.Member("run_succeeded", json(step.runSucceeded)), JSON.Member("run_failed", json(step.runFailed)),
       JSON.Member("run_current", json(step.runCurrent)), JSON.Member("upload", json(step.upload)),
-      JSON.Member("started_at", Moment.json(step.startedAt)), JSON.Member("ended_at", Moment.json(step.endedAt)),
+      JSON.Member("started_at", Moment.json(step.startedAt)),
+      JSON.Member("ended_at", Moment.json(step.endedAt)),
     ])
   }
 
   private static func json(_ phase: WirePhaseStats) -> JSON {
     guard phase.count > 0 else { return .null }
     return .object([
-      JSON.Member("count", .integer(phase.count)), JSON.Member("average_seconds", seconds(phase.total / phase.count)),
+      JSON.Member("count", .integer(phase.count)),
+      JSON.Member("average_seconds", seconds(phase.total / phase.count)),
       JSON.Member("least_seconds", seconds(phase.least)), JSON.Member("most_seconds", seconds(phase.most)),
       JSON.Member("total_seconds", seconds(phase.total)),
     ])

@@ -74,13 +74,17 @@ enum TaskRendering {
     text("reason", task.reason)
     text("message", task.message)
     if task.suspendRequested { line("suspending", "asked for, not yet confirmed by the worker") }
-    if let held = Moment.local(task.notBefore, style.zone), task.notBefore > now { line("held back until", held) }
+    if let held = Moment.local(task.notBefore, style.zone), task.notBefore > now {
+      line("held back until", held)
+    }
     if task.cancelRequested { line("canceling", "asked for, not yet confirmed by the worker") }
     text("owner", task.owner)
     if task.workerID != 0 { line("worker", worker(task)) }
     if task.jobID != 0 { line("job", "\(task.jobID), index \(task.arrayIndex) of \(task.arraySize) tasks") }
     if task.stepID != 0 { line("step", "\(task.stepID) (\(Escaping.printable(task.stepName)))") }
-    if task.workflowID != 0 { line("workflow", "\(task.workflowID) (\(Escaping.printable(task.workflowName)))") }
+    if task.workflowID != 0 {
+      line("workflow", "\(task.workflowID) (\(Escaping.printable(task.workflowName)))")
+    }
     text("container", container(task))
     text("shell", spec.shell)
     line("command", indented(Escaping.printableLines(spec.command)))
@@ -95,7 +99,9 @@ enum TaskRendering {
     line("upload timeout", limit(spec.uploadTimeoutMs))
     line("queue timeout", limit(spec.queueTimeoutMs))
     line("retry delay", limit(spec.retryDelayMs))
-    if task.memoryFactor > 0 { line("memory", "\(Quantity.trimmed(task.memoryFactor)) times what was asked for first") }
+    if task.memoryFactor > 0 {
+      line("memory", "\(Quantity.trimmed(task.memoryFactor)) times what was asked for first")
+    }
     for rule in spec.retryRules { text("retry on", rule.words) }
     if task.weight != 0, task.weight != 1 { line("weight", Quantity.trimmed(task.weight)) }
     if task.priority != 0 { line("priority", "\(task.priority)") }

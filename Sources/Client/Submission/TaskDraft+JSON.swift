@@ -68,7 +68,8 @@ extension TaskDraft {
     case .publish: publish = try value.asText
     case .publishMode: publishMode = try TaskDraft.publishing(try value.asText)
     case .skipIfExists: skipIfExists = try value.asTruth
-    case .dependency: dependencies = try value.asIDs.map { (id) throws(TextProblem) in .all(try TaskReference("\(id)")) }
+    case .dependency:
+      dependencies = try value.asIDs.map { (id) throws(TextProblem) in .all(try TaskReference("\(id)")) }
     case .stepID: stepID = try Values.id(try value.asWholeText)
     case .name: name = try value.asText
     case .retry: retry = try Values.count(try value.asWholeText)
@@ -89,7 +90,8 @@ extension TaskDraft {
     case .uploadTimeout: uploadTimeout = try value.asDuration
     case .queueTimeout: queueTimeout = try value.asDuration
     case .retryDelay: retryDelay = try value.asDuration
-    case .retryOn: retryRules = try value.asTexts.map { (text) throws(TextProblem) in try RetryRuleText.parse(text) }
+    case .retryOn:
+      retryRules = try value.asTexts.map { (text) throws(TextProblem) in try RetryRuleText.parse(text) }
     case .env: env = try value.asEnvironment
     case .containerOption: containerOptions = try value.asTexts
     case .weight: weight = try Values.weight(try value.asNumber)

@@ -140,7 +140,9 @@ struct TaskDraft: Hashable, Sendable {
       case .all(let reference):
         // One task of a job is looked up before: what is left are ids.
         guard reference.index == nil else {
-          throw TextProblem("a dependency on \(reference.id):\(reference.index ?? 0) cannot be given here; name the task's id")
+          throw TextProblem(
+            "a dependency on \(reference.id):\(reference.index ?? 0) cannot be given here; name the task's id"
+          )
         }
         task.dependencies.append(reference.id)
       case .each(let job): task.eachOf.append(job)

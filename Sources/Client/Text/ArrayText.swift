@@ -8,10 +8,12 @@ struct ArrayIndexes: Hashable, Sendable {
 
   init(_ text: String) throws(TextProblem) {
     let problem = TextProblem(
-      "'\(Escaping.printable(text))' is no array; write how many tasks, as 100, or indexes as 1-100 or 1-100:5")
+      "'\(Escaping.printable(text))' is no array; write how many tasks, as 100, or indexes as 1-100 or 1-100:5"
+    )
     let halves = text.split(separator: ":", omittingEmptySubsequences: false)
     let ends = (halves.first ?? "").split(separator: "-", omittingEmptySubsequences: false).map { Int64($0) }
-    guard halves.count <= 2, ends.count <= 2, ends.allSatisfy({ ($0 ?? -1) >= 0 }), let start = ends.first ?? nil
+    guard halves.count <= 2, ends.count <= 2, ends.allSatisfy({ ($0 ?? -1) >= 0 }),
+      let start = ends.first ?? nil
     else { throw problem }
     if ends.count == 1 {
       guard halves.count == 1, start > 0 else { throw problem }
@@ -57,7 +59,8 @@ struct ArrayTable: Hashable, Sendable {
       table?.rows.append(fields)
     }
     guard let table, !table.rows.isEmpty else {
-      throw TextProblem("\(name) has no rows; give the names of columns on the first line, and a row for each task")
+      throw TextProblem(
+        "\(name) has no rows; give the names of columns on the first line, and a row for each task")
     }
     return table
   }

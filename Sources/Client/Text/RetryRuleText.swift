@@ -41,7 +41,8 @@ enum RetryRuleText {
       rule.reason = word
     } else if text.hasPrefix("exit=") {
       let ends = text.dropFirst(5).split(separator: "-", omittingEmptySubsequences: false).map { Int32($0) }
-      guard let first = ends.first ?? nil, let last = ends.last ?? nil, ends.count <= 2, (0...255).contains(first),
+      guard let first = ends.first ?? nil, let last = ends.last ?? nil, ends.count <= 2,
+        (0...255).contains(first),
         (first...255).contains(last)
       else {
         throw TextProblem(
@@ -64,6 +65,7 @@ enum RetryRuleText {
       rule.memoryFactor = factor
       return
     }
-    throw TextProblem("'\(Escaping.printable(text))' is not known here; write mem×2 (from 1 to 16) or delay=30s")
+    throw TextProblem(
+      "'\(Escaping.printable(text))' is not known here; write mem×2 (from 1 to 16) or delay=30s")
   }
 }
