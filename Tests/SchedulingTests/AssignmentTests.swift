@@ -304,7 +304,7 @@ struct ExplanationTests {
       try cluster.move(7, to: .failed, by: .server)
     }
     let error = IllegalMove(task: 1, from: .pending, to: .running, actor: .worker, cause: .lifecycle)
-    #expect(error.description == "task 1 cannot go from pending to running at the word of a worker")
+    #expect(error.description == "task 1 cannot go from pending (P) to running (R) at the word of a worker")
   }
 }
 
