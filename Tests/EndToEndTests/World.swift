@@ -144,7 +144,8 @@ actor World {
     }
     _ = try launchWorker(name)
     try await until("worker \(name) is connected") {
-      try await self.worker(name)?.status == "running"
+      // Connected, whatever a person wants of it.
+      try await !["lost", "offline", nil].contains(self.worker(name)?.status)
     }
   }
 
