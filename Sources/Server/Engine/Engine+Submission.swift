@@ -185,7 +185,8 @@ extension Engine {
     // This very batch may have put a clone in its place, or ended it.
     while let next = batch.updated[row.id]?.next ?? row.next, let clone = batch.inserted(next) { row = clone }
     let status =
-      cluster.task(row.id)?.status ?? batch.updated[row.id]?.status ?? batch.inserted(row.id)?.status
+      cluster.task(row.id)?.status ?? batch.updated[row.id]?.status ?? batch.ended[row.id]?.status
+      ?? batch.inserted(row.id)?.status
     return (row.id, status ?? row.status)
   }
 

@@ -181,7 +181,7 @@ extension Engine {
     } else {
       count(step: entry.step, job: entry.job, entry.status, hidden: false, -1)
       count(step: entry.step, job: entry.job, status, hidden: false, +1)
-      batch.ended.append((id, status, reason?.rawValue, message))
+      batch.ended[id] = Batch.Ended(status: status, reason: reason?.rawValue, message: message)
     }
     announcement.ended.append(id)
     settle(id, status, job: entry.job)
@@ -216,9 +216,8 @@ extension Engine {
     }
     cancelDependents(settlement.toCancel)
     guard let job, let row = jobs[job], row.status.isFinal else { return }
-    let isWaitedFor = !cluster.dependents(of: job).isEmpty
     settle(job, row.status)
-    if !isWaitedFor { jobs[job] = nil }
+    doneJobs.append(job)
   }
 
   /// Notes where a task that no worker has stands now.

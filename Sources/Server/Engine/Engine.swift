@@ -41,6 +41,9 @@ actor Engine: Service {
   var steps: [StepID: StepRow] = [:]
   /// Those with a task that can still move, or for which something waits.
   var jobs: [TaskID: JobRow] = [:]
+  /// Those that may have nothing left to wait for. Let go of only when what ended them is in the database: until then
+  /// nobody could learn it there.
+  var doneJobs: [TaskID] = []
   var nextWorkflow: Int64 = 1
   var nextStep: Int64 = 1
   /// What is to happen to tasks at some time if nothing happens to them before.
@@ -141,6 +144,10 @@ actor Engine: Service {
   private func pass(_ commands: [Command], closing group: inout DiscardingTaskGroup) async {
     batch = Batch(now: microsecondsNow())
     announcement = Announcement()
+    for job in doneJobs where jobs[job]?.status.isFinal == true && cluster.dependents(of: job).isEmpty {
+      jobs[job] = nil
+    }
+    doneJobs = []
     let known: Known
     do { known = try await look(up: commands) } catch {
       let failure = Self.unavailable(error)
@@ -304,6 +311,7 @@ actor Engine: Service {
     active = [:]
     workers = [:]
     timers = Timers()
+    doneJobs = []
     queueLimits = [:]
     acknowledged = image.acknowledged
     nextTask = image.lastTask + 1

@@ -26,6 +26,13 @@ struct Batch: Sendable {
     var status: TaskStatus
   }
 
+  /// How a task has ended that no worker had.
+  struct Ended: Sendable {
+    var status: TaskStatus
+    var reason: String?
+    var message: String
+  }
+
   /// Where a task that no worker has stands now.
   struct Standing: Sendable {
     var status: TaskStatus
@@ -52,7 +59,7 @@ struct Batch: Sendable {
   /// Tasks that no worker has and that moved, or of which a prerequisite was met.
   var standing: [TaskID: Standing] = [:]
   /// Tasks that were ended while no worker had them.
-  var ended: [(id: TaskID, status: TaskStatus, reason: String?, message: String)] = []
+  var ended: [TaskID: Ended] = [:]
   /// Tasks of which it is known now whether their output exists.
   var checked: [TaskID] = []
   var assigned: [Assigned] = []
@@ -231,11 +238,11 @@ extension Batch {
       """
       UPDATE task SET status = ?, cancel_requested = ?, reason = ?, message = ?, ended_at = ? WHERE id = ?
       """)
-    for (id, status, reason, message) in ended {
-      end.bind(status.rawValue)
-      end.bind(status == .canceled)
-      end.bind(reason)
-      end.bind(message)
+    for (id, how) in ended {
+      end.bind(how.status.rawValue)
+      end.bind(how.status == .canceled)
+      end.bind(how.reason)
+      end.bind(how.message)
       end.bind(now)
       end.bind(id.rawValue)
       try end.run()
@@ -359,75 +366,5 @@ extension Batch {
       change.bind(by)
       try change.run()
     }
-  }
-
-  private func writeAssignments(_ db: Database) throws -> [Order] {
-    guard !assigned.isEmpty else { return [] }
-    let assign = try HotStatement(
-      db, "UPDATE task SET status = 'A', worker_id = ?, assignment = ?, assigned_at = ? WHERE id = ?")
-    let read = try HotStatement(
-      db,
-      """
-      SELECT \(TaskRow.selection), \(TaskSpecRow.selection)
-      FROM task JOIN task_spec ON task_spec.id = task.spec_id WHERE task.id = ?
-      """)
-    var orders: [Order] = []
-    orders.reserveCapacity(assigned.count)
-    for entry in assigned {
-      assign.bind(entry.worker.rawValue)
-      assign.bind(entry.assignment)
-      assign.bind(now)
-      assign.bind(entry.task.rawValue)
-      try assign.run()
-      read.bind(entry.task.rawValue)
-      try read.each { row in
-        var rest = row
-        rest.skip(TaskRow.columns.count)
-        let row = TaskRow(row)
-        var spec = TaskSpecRow.read(&rest)
-        row.expand(&spec)
-        orders.append(Order(row: row, spec: spec))
-      }
-    }
-    for index in orders.indices {
-      guard let step = orders[index].row.step, threadSteps.contains(step), !orders[index].spec.inputs.isEmpty
-      else { continue }
-      orders[index].kept = try db.outputsKept(for: orders[index].row)
-    }
-    return orders
-  }
-}
-
-extension Database {
-  /// What the prerequisites of a task uploaded from the worker that it is given to, and where.
-  fileprivate func outputsKept(for task: TaskRow) throws -> [WireKeptOutput] {
-    guard let worker = task.worker else { return [] }
-    let statement = try HotStatement(
-      self,
-      """
-      SELECT \(TaskRow.selection), \(TaskSpecRow.selection)
-      FROM dependency JOIN task ON task.id = dependency.prerequisite_id
-      JOIN task_spec ON task_spec.id = task.spec_id
-      WHERE dependency.task_id = ? AND task.worker_id = ? AND task.status = 'S'
-      """)
-    statement.bind(task.id.rawValue)
-    statement.bind(worker.rawValue)
-    var kept: [WireKeptOutput] = []
-    try statement.each { row in
-      var rest = row
-      rest.skip(TaskRow.columns.count)
-      let row = TaskRow(row)
-      var spec = TaskSpecRow.read(&rest)
-      row.expand(&spec)
-      let output = spec.publish.isEmpty || spec.publishMode == .copy ? spec.output : ""
-      for uri in [output, spec.publish] where !uri.isEmpty {
-        var one = WireKeptOutput()
-        one.attempt.taskID = row.id.rawValue
-        one.attempt.assignment = row.assignment
-        one.uri = uri
-        kept.append(one)
-      }
-    }
-    return kept
   }
 }
