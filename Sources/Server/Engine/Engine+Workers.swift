@@ -206,7 +206,7 @@ extension Engine {
   func tick(_ known: Known) {
     let now = registry.quiet(for: configuration.workers.beatInterval * 2.5 + .seconds(1))
     for id in now.subtracting(quiet).sorted() where workers[id] != nil { batch.event(worker: id, "silent") }
-    for id in quiet.subtracting(now).sorted() where registry.presence(id) != nil {
+    for id in quiet.subtracting(now).sorted() where registry.isHeard(id) {
       batch.event(worker: id, "heard")
     }
     quiet = now

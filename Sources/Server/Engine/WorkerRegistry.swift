@@ -78,6 +78,11 @@ final class WorkerRegistry: Sendable {
     }
   }
 
+  /// Whether it is connected and holds its lease.
+  func isHeard(_ id: WorkerID) -> Bool {
+    state.withLock { $0.connected[id] != nil && $0.heard[id] != nil }
+  }
+
   func endLease(_ id: WorkerID) { state.withLock { $0.heard[id] = nil } }
 
   func presence(_ id: WorkerID) -> Presence? { state.withLock { $0.connected[id] } }
