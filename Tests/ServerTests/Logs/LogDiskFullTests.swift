@@ -37,7 +37,8 @@ import Testing
         #expect(await logs.seal(task: 1, out: 400_007, err: 0))
         #expect(await logs.seal(task: 2, out: 0, err: 12))
 
-        try FileManager.default.removeItem(atPath: ballast)
+        // A process that another test started just now may have inherited it open: removing it would free nothing then.
+        #expect(truncate(ballast, 0) == 0)
         #expect(try await logs.append("after\n", to: 1) == 400_013)
         #expect(await logs.diskWarning == nil)
         #expect(await logs.seal(task: 1, out: 400_013, err: 0))
