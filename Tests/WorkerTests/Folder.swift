@@ -17,7 +17,7 @@ func write(_ text: String, to path: FilePath) throws { try Files.replace(path, w
 
 /// Waits for a state; a test that waits too long fails where it waits.
 func eventually(
-  _ what: Comment, within limit: Duration = .seconds(20), sourceLocation: SourceLocation = #_sourceLocation,
+  _ what: Comment, within limit: Duration = .seconds(60), sourceLocation: SourceLocation = #_sourceLocation,
   _ isSo: () async throws -> Bool
 ) async throws {
   let deadline = ContinuousClock.now + limit
