@@ -28,9 +28,9 @@ actor World {
     var hasObjectStore = false
     /// More lines for the remote `s3` of the configuration.
     var objectStoreSettings = ""
-    /// How long the store believes what it has seen of a folder. With 0, files may be laid there from outside; but
-    /// rclone then runs in circles where many write to one folder at once.
-    var objectStoreCache = "0"
+    /// How long the store believes what it has seen of a folder: not long, so that tests may lay files there from
+    /// outside; but not 0, with which rclone runs in circles where two write to one folder at once.
+    var objectStoreCache = "100ms"
     var configuration = ""
 
     struct Worker {
@@ -451,7 +451,7 @@ extension World.Plan {
   }
 
   /// An object store, the remote `s3`, with a bucket `data`.
-  func objectStore(_ settings: String = "", cache: String = "0") -> Self {
+  func objectStore(_ settings: String = "", cache: String = "100ms") -> Self {
     with {
       $0.hasObjectStore = true
       $0.objectStoreSettings = settings
