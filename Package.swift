@@ -89,6 +89,7 @@ let package = Package(
         .product(name: "CryptoExtras", package: "swift-crypto"),
         .product(name: "Logging", package: "swift-log"),
         .product(name: "NIOCore", package: "swift-nio"),
+        .product(name: "NIOHTTP1", package: "swift-nio"),
         .product(name: "NIOPosix", package: "swift-nio"),
         .product(name: "NIOSSL", package: "swift-nio-ssl"),
         .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
@@ -102,6 +103,7 @@ let package = Package(
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       path: "Sources/Server",
+      resources: [.embedInCode("Fleet/boot.sh")],
       swiftSettings: settings),
     .target(
       name: "ScitqWorker",
@@ -184,7 +186,10 @@ let package = Package(
         .product(name: "SwiftProtobuf", package: "swift-protobuf"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],
-      exclude: ["Store/schema1.sql"],
+      exclude: [
+        "Store/schema1.sql", "Fleet/ec2_front.py", "Fleet/gce.py", "Fleet/openstack_standin.py",
+        "Fleet/azure_standin.py", "Fleet/boot_server.py", "Fleet/slurm_world.sh",
+      ],
       swiftSettings: settings),
     .testTarget(name: "WorkerTests", dependencies: ["ScitqWorker", "Transfer"], swiftSettings: settings),
     .testTarget(name: "ClientTests", dependencies: ["ScitqClient"], swiftSettings: settings),

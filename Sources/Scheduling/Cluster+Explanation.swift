@@ -147,6 +147,7 @@ extension Cluster {
     if key.needs.memoryMiB > 0 { all.append(.memoryMiB(key.needs.memoryMiB)) }
     if key.needs.diskMiB > 0 { all.append(.diskMiB(key.needs.diskMiB)) }
     if key.needs.gpu > 0 { all.append(.gpu(key.needs.gpu)) }
+    if key.needs.seconds > 0 { all.append(.seconds(key.needs.seconds)) }
     if key.needs.engines.contains(.containers) { all.append(.containers) }
     if key.needs.engines.contains(.processes) { all.append(.processes) }
     all.append(.slotsMilli(key.weightMilli))
@@ -159,6 +160,7 @@ extension Cluster {
     case .memoryMiB(let mib): worker.capacity.memoryMiB >= mib
     case .diskMiB(let mib): worker.capacity.diskMiB >= mib
     case .gpu(let count): worker.capacity.gpu >= count
+    case .seconds(let seconds): worker.capacity.seconds >= seconds
     case .containers: worker.capacity.engines.contains(.containers)
     case .processes: worker.capacity.engines.contains(.processes)
     case .slotsMilli(let milli): Int64(worker.concurrency) * 1000 >= Int64(milli)

@@ -21,22 +21,26 @@ package struct Needs: Hashable, Sendable {
   package var diskMiB: Int32
   /// Whole GPUs.
   package var gpu: Int32
+  /// How long a task takes at most, or for how long a host will be there.
+  package var seconds: Int32
   package var engines: EngineSet
 
   package init(
-    cpuMilli: Int32 = 0, memoryMiB: Int32 = 0, diskMiB: Int32 = 0, gpu: Int32 = 0, engines: EngineSet = []
+    cpuMilli: Int32 = 0, memoryMiB: Int32 = 0, diskMiB: Int32 = 0, gpu: Int32 = 0, seconds: Int32 = 0,
+    engines: EngineSet = []
   ) {
     self.cpuMilli = cpuMilli
     self.memoryMiB = memoryMiB
     self.diskMiB = diskMiB
     self.gpu = gpu
+    self.seconds = seconds
     self.engines = engines
   }
 
   /// Whether a host that has `host` can ever run a task with these needs.
   package func fit(_ host: Needs) -> Bool {
     cpuMilli <= host.cpuMilli && memoryMiB <= host.memoryMiB && diskMiB <= host.diskMiB && gpu <= host.gpu
-      && engines.isSubset(of: host.engines)
+      && seconds <= host.seconds && engines.isSubset(of: host.engines)
   }
 }
 

@@ -42,6 +42,7 @@ package enum Explanation: Hashable, Sendable, CustomStringConvertible {
     case memoryMiB(Int32)
     case diskMiB(Int32)
     case gpu(Int32)
+    case seconds(Int32)
     case containers
     case processes
     /// Its weight is more than the worker runs at once.
@@ -53,6 +54,7 @@ package enum Explanation: Hashable, Sendable, CustomStringConvertible {
       case .memoryMiB(let mib): "\(size(mib)) of memory"
       case .diskMiB(let mib): "\(size(mib)) of disk"
       case .gpu(let count): counted(Int(count), "GPU")
+      case .seconds(let seconds): "\(seconds) s until its host is taken away"
       case .containers: "a container engine"
       case .processes: "leave to run commands outside containers"
       case .slotsMilli(let milli): "a concurrency of \((Int64(milli) + 999) / 1000)"

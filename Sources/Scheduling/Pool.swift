@@ -119,6 +119,8 @@ struct HostKind: Hashable, Sendable, Comparable {
       x.cpuMilli < y.cpuMilli
     } else if x.diskMiB != y.diskMiB {
       x.diskMiB < y.diskMiB
+    } else if x.seconds != y.seconds {
+      x.seconds < y.seconds
     } else if x.engines != y.engines {
       x.engines.rawValue < y.engines.rawValue
     } else if a.concurrency != b.concurrency {
@@ -133,7 +135,7 @@ struct HostKind: Hashable, Sendable, Comparable {
 
 /// The most that any worker of some classes has, each figure by itself.
 struct HostSummary: Sendable {
-  var most = Needs(cpuMilli: -1, memoryMiB: -1, diskMiB: -1, gpu: -1)
+  var most = Needs(cpuMilli: -1, memoryMiB: -1, diskMiB: -1, gpu: -1, seconds: -1)
   var concurrencyMilli: Int64 = -1
   var freeSlots = Int64.min
   var freeRoom = Int64.min
@@ -152,6 +154,7 @@ struct HostSummary: Sendable {
     most = Needs(
       cpuMilli: max(a.most.cpuMilli, b.most.cpuMilli), memoryMiB: max(a.most.memoryMiB, b.most.memoryMiB),
       diskMiB: max(a.most.diskMiB, b.most.diskMiB), gpu: max(a.most.gpu, b.most.gpu),
+      seconds: max(a.most.seconds, b.most.seconds),
       engines: a.most.engines.union(b.most.engines))
     concurrencyMilli = max(a.concurrencyMilli, b.concurrencyMilli)
     freeSlots = max(a.freeSlots, b.freeSlots)

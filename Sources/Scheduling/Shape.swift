@@ -53,6 +53,7 @@ struct Demand: Sendable {
     guard
       summary.most.cpuMilli >= needs.cpuMilli, summary.most.memoryMiB >= needs.memoryMiB,
       summary.most.diskMiB >= needs.diskMiB, summary.most.gpu >= needs.gpu,
+      summary.most.seconds >= needs.seconds,
       needs.engines.isSubset(of: summary.most.engines), summary.concurrencyMilli >= weightMilli
     else { return false }
     switch wanted {

@@ -79,10 +79,11 @@ struct ServeCommand: AsyncParsableCommand {
         configuration.rclone.mapValues(\.settings), checksums: configuration.rclone.mapValues(\.checksums)),
       directory: directory.appending("transfer"),
       logger: logger, archive: configuration.publicArchive)
+    let tickets = Tickets(secret: joinToken)
     let context = SessionContext(
       configuration: configuration, store: store, engine: engine, logs: logs, accounts: accounts,
       watch: watch, events: events,
-      workers: registry, cleanings: Cleanings(), transfer: transfer, authorityPEM: identity.authorityPEM,
+      workers: registry, cleanings: Cleanings(), tickets: tickets, transfer: transfer, authorityPEM: identity.authorityPEM,
       startedAt: microsecondsNow(), logger: logger)
     var tls = TLSConfiguration.makeServerConfiguration(
       certificateChain: try identity.certificateChainPEM.flatMap {
@@ -90,8 +91,12 @@ struct ServeCommand: AsyncParsableCommand {
       },
       privateKey: .privateKey(try NIOSSLPrivateKey(bytes: Array(identity.privateKeyPEM.utf8), format: .pem)))
     tls.minimumTLSVersion = .tlsv13
+    let boot = BootSource(
+      configuration: configuration.fleet, server: Self.serverAddress(configuration),
+      authority: identity.authorityPEM, fingerprint: identity.fingerprint)
     let listener = Listener(
-      context: context, tls: try NIOSSLContext(configuration: tls), host: configuration.server.listen.host,
+      context: context,
+      boot: BootSession(engine: engine, tickets: tickets, program: boot.program, logger: logger), tls: try NIOSSLContext(configuration: tls), host: configuration.server.listen.host,
       port: configuration.server.listen.port, addressFile: directory.appending("address"), logger: logger)
     let opening = Opening(
       accounts: accounts, listener: listener, directory: directory, configuration: configuration)
@@ -100,7 +105,10 @@ struct ServeCommand: AsyncParsableCommand {
       store: store, transfer: transfer, engine: engine, queue: engine.checks, logger: logger)
     let retention = Retention(
       store: store, engine: engine, configuration: configuration.retention, logger: logger)
-    let services: [any Service] = [engine, Leases(engine: engine), checks, retention, opening]
+    let fleet = Fleet(
+      engine: engine, configuration: configuration, server: try await store.serverID(),
+      folder: directory.appending("fleet"), tickets: tickets, boot: boot, logger: logger)
+    let services: [any Service] = [engine, Leases(engine: engine), checks, retention, fleet, opening]
     var group = ServiceGroupConfiguration(
       services: services, gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
     group.maximumGracefulShutdownDuration = .seconds(10)
@@ -108,6 +116,15 @@ struct ServeCommand: AsyncParsableCommand {
     await transfer.stop()
     await logs.settle()
     try await threads.shutdownGracefully()
+  }
+
+  /// Where hosts reach this server.
+  private static func serverAddress(_ configuration: Configuration) -> String {
+    let port = configuration.server.listen.port
+    guard let given = configuration.fleet.serverAddress else {
+      return "\(configuration.server.name ?? ProcessInfo.processInfo.hostName):\(port)"
+    }
+    return ServerAddress(given).map { "\($0)" } ?? given
   }
 
   /// The token by which workers join, with the fingerprint by which they know this server.

@@ -24,7 +24,15 @@ enum Arguments {
       words.append(argument)
       position += 1
     }
+    if node is any HasOwnTimeout.Type { moved = moved.map(sparingTimeout) }
     return words + moved + arguments[min(position, arguments.count)...]
+  }
+
+  /// Before the object or the action `--timeout` is always that for the server.
+  private static func sparingTimeout(_ argument: String) -> String {
+    let own = "--timeout"
+    return argument == own || argument.hasPrefix(own + "=")
+      ? "--server-timeout" + argument.dropFirst(own.count) : argument
   }
 
   private static func spellingHelp(_ arguments: [String]) -> [String] {

@@ -14,8 +14,9 @@ struct Scitq: AsyncParsableCommand {
       """,
     version: Connection.software,
     subcommands: [
-      TaskCommand.self, WorkflowCommand.self, StepCommand.self, WorkerCommand.self, UserCommand.self,
-      FileCommand.self, EventsCommand.self, StatusCommand.self, TopCommand.self, LoginCommand.self,
+      TaskCommand.self, WorkflowCommand.self, StepCommand.self, WorkerCommand.self, FlavorCommand.self,
+      RecruiterCommand.self, UserCommand.self, FileCommand.self, EventsCommand.self, StatusCommand.self,
+      TopCommand.self, LoginCommand.self,
       LogoutCommand.self, CertCommand.self, CompletionCommand.self,
     ])
 }

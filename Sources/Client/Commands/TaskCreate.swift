@@ -201,6 +201,11 @@ struct TaskFlags: ParsableArguments {
     transform: Values.duration)
   var queueTimeout: Duration?
   @Option(
+    name: .customLong("time-estimate"),
+    help: "How long the command takes at most, by your own word; it is no limit.",
+    transform: Values.duration)
+  var timeEstimate: Duration?
+  @Option(
     name: .customLong("retry-on"),
     help:
       "What is done about a failure while --retry lasts, as exit=137:retry,mem×2 or reason=timeout:stop; may be repeated, the first that matches decides.",
@@ -269,6 +274,7 @@ struct TaskFlags: ParsableArguments {
     draft.dependencies = dependency.flatMap(\.self)
     draft.stepID = stepID
     draft.queueTimeout = queueTimeout
+    draft.timeEstimate = timeEstimate
     draft.retryRules = retryOn
     draft.retryDelay = retryDelay
     draft.name = name

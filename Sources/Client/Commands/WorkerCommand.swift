@@ -7,21 +7,22 @@ struct WorkerCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration.command(
     "worker", "The compute units that run tasks.", example: "scitq worker list",
     subcommands: [
-      List.self, Show.self, Explain.self, Update.self, Drain.self, Pause.self, Resume.self, Events.self,
-      Stats.self,
-      Clean.self, Delete.self,
+      List.self, Show.self, Explain.self, Deploy.self, Update.self, Drain.self, Pause.self, Resume.self,
+      Events.self, Stats.self, Clean.self, Delete.self,
     ])
 
   struct List: ClientCommand {
     static let configuration = CommandConfiguration.command(
-      "list", "List all workers that the server knows.", example: "scitq worker list")
+      "list", "List all workers that the server knows.",
+      example: "scitq worker list\nscitq worker list --cost")
 
     @OptionGroup var globals: Globals
+    @Flag(help: "Show what their hosts cost an hour, and have cost until now.") var cost = false
 
     func run(_ client: Client) async throws {
       let workers = try await client.connected { try await $0.call(.listWorkers, WireListWorkers()) }.workers
       switch client.format {
-      case .text: try client.put(WorkerRendering.table(workers).rendered(client.style))
+      case .text: try client.put(WorkerRendering.table(workers, cost: cost).rendered(client.style))
       case .json: try client.put(JSON.lines(workers.map(WorkerRendering.json)) + "\n")
       case .quiet: try client.put(workers.map { "\($0.id)\n" }.joined())
       }
@@ -31,18 +32,20 @@ struct WorkerCommand: AsyncParsableCommand {
   struct Delete: ClientCommand {
     static let configuration = CommandConfiguration.command(
       "delete", "Delete workers: what had not started goes to others, what runs is lost.",
-      example: "scitq worker delete --worker-id 12")
+      example: "scitq worker delete --worker-id 12\nscitq worker delete --worker-id 12 --undeployed")
 
     @OptionGroup var globals: Globals
     @Option(
       name: [.customLong("worker-id"), .customLong("id")], help: "The worker's id; may be repeated.",
       transform: Lists.ids)
     var workerIDs: [[Int64]]
+    @Flag(help: "Their hosts are gone already: forget them without asking their providers.") var undeployed =
+      false
 
     func run(_ client: Client) async throws {
-      let ids = workerIDs.flatMap(\.self)
+      let (ids, undeployed) = (workerIDs.flatMap(\.self), undeployed)
       _ = try await client.connected { session in
-        try await session.call(.deleteWorkers, .with { $0.ids = ids })
+        try await session.call(.deleteWorkers, .with { ($0.ids, $0.undeployed) = (ids, undeployed) })
       }
       for id in ids {
         try client.put(

@@ -8,8 +8,7 @@ struct WorkflowCommand: AsyncParsableCommand {
     "workflow", "Collections of steps that belong together.", example: "scitq workflow list",
     subcommands: [
       List.self, Create.self, Show.self, Update.self, Start.self, Suspend.self, Resume.self, Cancel.self,
-      Wait.self,
-      Delete.self,
+      Wait.self, Cost.self, Delete.self,
     ])
 
   struct List: ClientCommand {
@@ -51,7 +50,9 @@ struct WorkflowCommand: AsyncParsableCommand {
   struct Create: ClientCommand {
     static let configuration = CommandConfiguration.command(
       "create", "Create a workflow. It runs at once, unless it is a draft or its strategy is Z.",
-      example: "scitq workflow create --name myworkflow --run-strategy B --maximum-workers 50")
+      example:
+        "scitq workflow create --name myworkflow --run-strategy B --maximum-workers 50 --maximum-cost 20"
+    )
 
     @OptionGroup var globals: Globals
     @Option(help: "Its name.") var name: String
@@ -64,6 +65,11 @@ struct WorkflowCommand: AsyncParsableCommand {
     @Option(
       name: .customLong("maximum-workers"), help: "The most workers it may have.", transform: Values.count)
     var maximumWorkers: UInt32?
+    @Option(
+      name: .customLong("maximum-cost"),
+      help: "When so much was spent on rented hosts, nothing more is rented for it; 0: no limit.",
+      transform: Values.cost)
+    var maximumCost: Double?
     @Option(help: "Its share beside its owner's other workflows (default: 1).", transform: Values.weight)
     var weight: Double?
     @Flag(help: "Nothing of it becomes real until 'workflow start'.") var draft = false
@@ -74,6 +80,7 @@ struct WorkflowCommand: AsyncParsableCommand {
       request.name = name
       request.strategy = runStrategy?.rawValue ?? ""
       request.maximumWorkers = maximumWorkers ?? 0
+      request.maximumCost = maximumCost ?? 0
       request.weight = weight ?? 0
       request.draft = draft
       let asked = request
@@ -127,13 +134,19 @@ struct WorkflowCommand: AsyncParsableCommand {
       transform: Values.count)
     var maximumWorkers: UInt32?
     @Option(
+      name: .customLong("maximum-cost"),
+      help: "When so much was spent on rented hosts, nothing more is rented for it; 0: no limit.",
+      transform: Values.cost)
+    var maximumCost: Double?
+    @Option(
       help: "Its share beside its owner's other workflows; above 1 takes an admin.", transform: Values.weight)
     var weight: Double?
 
     mutating func validate() throws {
-      if name == nil, runStrategy == nil, maximumWorkers == nil, weight == nil {
+      if name == nil, runStrategy == nil, maximumWorkers == nil, maximumCost == nil, weight == nil {
         throw ValidationError(
-          "nothing is to be changed; give --name, --run-strategy, --maximum-workers or --weight")
+          "nothing is to be changed; give --name, --run-strategy, --maximum-workers, --maximum-cost or --weight"
+        )
       }
     }
 
@@ -143,6 +156,7 @@ struct WorkflowCommand: AsyncParsableCommand {
       if let name { request.name = name }
       if let runStrategy { request.strategy = runStrategy.rawValue }
       if let maximumWorkers { request.maximumWorkers = maximumWorkers }
+      if let maximumCost { request.maximumCost = maximumCost }
       if let weight { request.weight = weight }
       let asked = request
       let flow = try await client.connected { try await $0.call(.updateWorkflow, asked) }

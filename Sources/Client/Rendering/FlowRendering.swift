@@ -35,6 +35,10 @@ enum FlowRendering {
       ("workers", "\(flow.workers)" + (flow.maximumWorkers == 0 ? "" : " of at most \(flow.maximumWorkers)")),
       ("weight", Quantity.trimmed(flow.weight)), ("owner", Escaping.printable(flow.owner)),
     ]
+    if flow.cost > 0 || flow.maximumCost > 0 {
+      let most = flow.maximumCost > 0 ? " of at most \(FleetRendering.cost(flow.maximumCost))" : ""
+      lines.append(("cost", FleetRendering.cost(flow.cost) + most))
+    }
     for (name, time) in [("created", flow.createdAt), ("started", flow.startedAt), ("ended", flow.endedAt)] {
       if let text = Moment.local(time, style.zone) { lines.append((name, text)) }
     }
@@ -47,6 +51,8 @@ enum FlowRendering {
       JSON.Member("status", .string(flow.status)), JSON.Member("blocked_by", .text(flow.blockedBy)),
       JSON.Member("run_strategy", .string(flow.strategy)),
       JSON.Member("maximum_workers", .id(Int64(flow.maximumWorkers))),
+      JSON.Member("cost", .number(flow.cost)),
+      JSON.Member("maximum_cost", flow.maximumCost > 0 ? .number(flow.maximumCost) : .null),
       JSON.Member("weight", .number(flow.weight)),
       JSON.Member("owner", .text(flow.owner)), JSON.Member("tasks", counted(flow.tasks)),
       JSON.Member("steps", .integer(Int64(flow.steps))),
@@ -152,7 +158,8 @@ enum FlowRendering {
     status == "I" ? "draft" : TaskStatus(rawValue: status)?.word ?? Escaping.printable(status)
   }
 
-  private static func block(_ lines: [(String, String)], _ style: OutputStyle) -> String {
+  /// Names and values, a pair a line; the values line up.
+  static func block(_ lines: [(String, String)], _ style: OutputStyle) -> String {
     let width = lines.map(\.0.count).max() ?? 0
     return lines.map { name, value in
       let label = name.isEmpty ? "" : name + ":"

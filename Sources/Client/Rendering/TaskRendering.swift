@@ -98,6 +98,7 @@ enum TaskRendering {
     line("run timeout", limit(spec.runTimeoutMs))
     line("upload timeout", limit(spec.uploadTimeoutMs))
     line("queue timeout", limit(spec.queueTimeoutMs))
+    line("time estimate", limit(spec.timeEstimateMs))
     line("retry delay", limit(spec.retryDelayMs))
     if task.memoryFactor > 0 {
       line("memory", "\(Quantity.trimmed(task.memoryFactor)) times what was asked for first")
@@ -160,6 +161,7 @@ enum TaskRendering {
       JSON.Member("run_timeout_seconds", seconds(spec.runTimeoutMs)),
       JSON.Member("upload_timeout_seconds", seconds(spec.uploadTimeoutMs)),
       JSON.Member("queue_timeout_seconds", seconds(spec.queueTimeoutMs)),
+      JSON.Member("time_estimate_seconds", seconds(spec.timeEstimateMs)),
       JSON.Member("retry_delay_seconds", seconds(spec.retryDelayMs)),
       JSON.Member("job_id", .id(task.jobID)),
       JSON.Member("array_index", task.jobID == 0 ? .null : .integer(task.arrayIndex)),

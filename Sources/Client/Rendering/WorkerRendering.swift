@@ -2,18 +2,28 @@ import ScitqProtocol
 
 /// Workers as people and programs see them.
 enum WorkerRendering {
-  static func table(_ workers: [WireWorker]) -> Table {
-    var table = Table(columns: [
+  static func table(_ workers: [WireWorker], cost: Bool = false) -> Table {
+    var columns: [Table.Column] = [
       .init(title: "ID", alignment: .right), .init(title: "Name", shrinksTo: 10), .init(title: "Status"),
       .init(title: "Concurrency", alignment: .right), .init(title: "Prefetch", alignment: .right),
       .init(title: "IPv4"), .init(title: "IPv6", shrinksTo: 10), .init(title: "Flavor", shrinksTo: 8),
       .init(title: "Provider", shrinksTo: 8), .init(title: "Region", shrinksTo: 8),
-    ])
+    ]
+    if cost {
+      columns += [.init(title: "Price", alignment: .right), .init(title: "Cost", alignment: .right)]
+    }
+    var table = Table(columns: columns)
     table.rows = workers.map { worker in
-      [
+      let row: [Table.Cell] = [
         .init("\(worker.id)"), .init(worker.name), .init(worker.status, paint: paint(worker.status)),
         .init("\(worker.concurrency)"), .init("\(worker.prefetch)"), cell(worker.ipv4), cell(worker.ipv6),
         cell(worker.flavor), cell(worker.provider), cell(worker.region),
+      ]
+      guard cost else { return row }
+      // A host that is nobody's to pay for has no price.
+      return row + [
+        cell(worker.price > 0 ? FleetRendering.price(worker.price) : ""),
+        cell(worker.price > 0 || worker.cost > 0 ? FleetRendering.cost(worker.cost) : ""),
       ]
     }
     return table
@@ -33,6 +43,9 @@ enum WorkerRendering {
       JSON.Member("flavor", .text(worker.flavor)),
       JSON.Member("provider", .text(worker.provider)),
       JSON.Member("region", .text(worker.region)),
+      JSON.Member("price", worker.price > 0 ? .number(worker.price) : .null),
+      JSON.Member("cost", worker.price > 0 || worker.cost > 0 ? .number(worker.cost) : .null),
+      JSON.Member("ends_at", Moment.json(worker.endsAt)),
       JSON.Member("step_id", .id(worker.stepID)),
       JSON.Member("step_name", .text(worker.stepName)),
       JSON.Member("workflow_id", .id(worker.workflowID)),
@@ -66,6 +79,12 @@ enum WorkerRendering {
     line("concurrency", "\(worker.concurrency), and \(worker.prefetch) prefetched")
     line("tasks", "\(worker.activeTasks)")
     line("host", worker.hostname)
+    line("provider", worker.provider)
+    line("region", worker.region)
+    line("flavor", worker.flavor)
+    if worker.price > 0 { line("price", "\(FleetRendering.price(worker.price)) an hour") }
+    if worker.price > 0 || worker.cost > 0 { line("cost", FleetRendering.cost(worker.cost)) }
+    line("ends at", Moment.local(worker.endsAt, style.zone) ?? "")
     line("addresses", [worker.ipv4, worker.ipv6].filter { !$0.isEmpty }.joined(separator: ", "))
     let gpu = worker.host.gpu == 0 ? "" : ", \(worker.host.gpu) GPU"
     line(

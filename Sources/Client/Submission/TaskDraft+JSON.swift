@@ -11,6 +11,7 @@ private enum DraftKey: String, CaseIterable {
   case runTimeout = "run-timeout"
   case uploadTimeout = "upload-timeout"
   case queueTimeout = "queue-timeout"
+  case timeEstimate = "time-estimate"
   case retryOn = "retry-on"
   case retryDelay = "retry-delay"
   case stepID = "step-id"
@@ -89,6 +90,7 @@ extension TaskDraft {
     case .runTimeout: runTimeout = try value.asDuration
     case .uploadTimeout: uploadTimeout = try value.asDuration
     case .queueTimeout: queueTimeout = try value.asDuration
+    case .timeEstimate: timeEstimate = try value.asDuration
     case .retryDelay: retryDelay = try value.asDuration
     case .retryOn:
       retryRules = try value.asTexts.map { (text) throws(TextProblem) in try RetryRuleText.parse(text) }

@@ -26,6 +26,7 @@ struct TaskDraft: Hashable, Sendable {
   var runTimeout: Duration?
   var uploadTimeout: Duration?
   var queueTimeout: Duration?
+  var timeEstimate: Duration?
   var retryRules: [WireRetryRule] = []
   var retryDelay: Duration?
   var env: [EnvironmentEntry] = []
@@ -70,6 +71,7 @@ struct TaskDraft: Hashable, Sendable {
     draft.runTimeout = runTimeout ?? defaults.runTimeout
     draft.uploadTimeout = uploadTimeout ?? defaults.uploadTimeout
     draft.queueTimeout = queueTimeout ?? defaults.queueTimeout
+    draft.timeEstimate = timeEstimate ?? defaults.timeEstimate
     draft.retryRules = retryRules.isEmpty ? defaults.retryRules : retryRules
     draft.retryDelay = retryDelay ?? defaults.retryDelay
     draft.env = defaults.env + env
@@ -128,6 +130,7 @@ struct TaskDraft: Hashable, Sendable {
     task.spec.runTimeoutMs = runTimeout.map(\.wholeMilliseconds) ?? 0
     task.spec.uploadTimeoutMs = uploadTimeout.map(\.wholeMilliseconds) ?? 0
     task.spec.queueTimeoutMs = queueTimeout.map(\.wholeMilliseconds) ?? 0
+    task.spec.timeEstimateMs = timeEstimate.map(\.wholeMilliseconds) ?? 0
     task.spec.retryRules = retryRules
     task.spec.retryDelayMs = retryDelay.map(\.wholeMilliseconds) ?? 0
     task.name = name ?? ""

@@ -76,6 +76,37 @@ enum Values {
     return count
   }
 
+  /// A count on the wire that zero is no value of.
+  static func positive(_ text: String) throws(TextProblem) -> UInt32 {
+    guard let count = UInt32(text), count >= 1 else {
+      throw TextProblem("'\(Escaping.printable(text))' is no count; give a whole number from 1 on")
+    }
+    return count
+  }
+
+  /// A duration in whole seconds.
+  static func seconds(_ text: String) throws(TextProblem) -> UInt32 {
+    UInt32(clamping: try duration(text).components.seconds)
+  }
+
+  /// How much of something a task takes, in its unit. Zero means: not stated.
+  static func amount(_ text: String) throws(TextProblem) -> Double {
+    guard let amount = Double(text), amount.isFinite, amount >= 0 else {
+      throw TextProblem(
+        "'\(Escaping.printable(text))' is no amount; give a number from 0 on, such as 2 or 0.5")
+    }
+    return amount
+  }
+
+  /// Money, in the currency of the providers' prices. Zero means: no limit.
+  static func cost(_ text: String) throws(TextProblem) -> Double {
+    guard let cost = Double(text), cost.isFinite, cost >= 0 else {
+      throw TextProblem(
+        "'\(Escaping.printable(text))' is no cost; give a number from 0 on, such as 20 or 7.50")
+    }
+    return cost
+  }
+
   static func priority(_ text: String) throws(TextProblem) -> Int32 {
     guard let priority = Int32(text) else {
       throw TextProblem("'\(Escaping.printable(text))' is no priority; give a whole number, such as 10 or -5")

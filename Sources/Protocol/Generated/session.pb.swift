@@ -250,6 +250,9 @@ public nonisolated struct WireWorkerIdentity: Sendable {
 
   public var permanent: Bool = false
 
+  /// when the host will be taken away, microseconds UTC; zero: not known to be
+  public var endsAt: Int64 = 0
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -602,7 +605,7 @@ nonisolated extension WireHello: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
 
 nonisolated extension WireWorkerIdentity: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".WorkerIdentity"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{1}hostname\0\u{3}store_id\0\u{1}host\0\u{1}concurrency\0\u{1}prefetch\0\u{1}permanent\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{1}hostname\0\u{3}store_id\0\u{1}host\0\u{1}concurrency\0\u{1}prefetch\0\u{1}permanent\0\u{3}ends_at\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -617,6 +620,7 @@ nonisolated extension WireWorkerIdentity: SwiftProtobuf.Message, SwiftProtobuf._
       case 5: try { try decoder.decodeSingularUInt32Field(value: &self.concurrency) }()
       case 6: try { try decoder.decodeSingularUInt32Field(value: &self.prefetch) }()
       case 7: try { try decoder.decodeSingularBoolField(value: &self.permanent) }()
+      case 8: try { try decoder.decodeSingularInt64Field(value: &self.endsAt) }()
       default: break
       }
     }
@@ -648,6 +652,9 @@ nonisolated extension WireWorkerIdentity: SwiftProtobuf.Message, SwiftProtobuf._
     if self.permanent != false {
       try visitor.visitSingularBoolField(value: self.permanent, fieldNumber: 7)
     }
+    if self.endsAt != 0 {
+      try visitor.visitSingularInt64Field(value: self.endsAt, fieldNumber: 8)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -659,6 +666,7 @@ nonisolated extension WireWorkerIdentity: SwiftProtobuf.Message, SwiftProtobuf._
     if lhs.concurrency != rhs.concurrency {return false}
     if lhs.prefetch != rhs.prefetch {return false}
     if lhs.permanent != rhs.permanent {return false}
+    if lhs.endsAt != rhs.endsAt {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

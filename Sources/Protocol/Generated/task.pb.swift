@@ -315,6 +315,12 @@ public nonisolated struct WireTaskSpec: @unchecked Sendable {
     set {_uniqueStorage()._retryRules = newValue}
   }
 
+  /// how long it takes at most, by its submitter's word; zero: not stated
+  public var timeEstimateMs: Int64 {
+    get {_storage._timeEstimateMs}
+    set {_uniqueStorage()._timeEstimateMs = newValue}
+  }
+
   /// before the first retry; twice as long before each further one
   public var retryDelayMs: Int64 {
     get {_storage._retryDelayMs}
@@ -1289,7 +1295,7 @@ nonisolated extension WireNeeds: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
 
 nonisolated extension WireTaskSpec: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".TaskSpec"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}command\0\u{1}container\0\u{1}shell\0\u{1}inputs\0\u{1}resources\0\u{1}output\0\u{1}env\0\u{3}container_options\0\u{1}needs\0\u{3}download_timeout_ms\0\u{3}run_timeout_ms\0\u{3}upload_timeout_ms\0\u{1}publish\0\u{3}publish_mode\0\u{3}skip_if_exists\0\u{3}queue_timeout_ms\0\u{3}retry_rules\0\u{3}retry_delay_ms\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}command\0\u{1}container\0\u{1}shell\0\u{1}inputs\0\u{1}resources\0\u{1}output\0\u{1}env\0\u{3}container_options\0\u{1}needs\0\u{3}download_timeout_ms\0\u{3}run_timeout_ms\0\u{3}upload_timeout_ms\0\u{1}publish\0\u{3}publish_mode\0\u{3}skip_if_exists\0\u{3}queue_timeout_ms\0\u{3}retry_rules\0\u{3}retry_delay_ms\0\u{3}time_estimate_ms\0")
 
   fileprivate class _StorageClass {
     var _command: String = String()
@@ -1309,6 +1315,7 @@ nonisolated extension WireTaskSpec: SwiftProtobuf.Message, SwiftProtobuf._Messag
     var _skipIfExists: Bool = false
     var _queueTimeoutMs: Int64 = 0
     var _retryRules: [WireRetryRule] = []
+    var _timeEstimateMs: Int64 = 0
     var _retryDelayMs: Int64 = 0
 
       // This property is used as the initial default value for new instances of the type.
@@ -1337,6 +1344,7 @@ nonisolated extension WireTaskSpec: SwiftProtobuf.Message, SwiftProtobuf._Messag
       _skipIfExists = source._skipIfExists
       _queueTimeoutMs = source._queueTimeoutMs
       _retryRules = source._retryRules
+      _timeEstimateMs = source._timeEstimateMs
       _retryDelayMs = source._retryDelayMs
     }
   }
@@ -1374,6 +1382,7 @@ nonisolated extension WireTaskSpec: SwiftProtobuf.Message, SwiftProtobuf._Messag
         case 16: try { try decoder.decodeSingularInt64Field(value: &_storage._queueTimeoutMs) }()
         case 17: try { try decoder.decodeRepeatedMessageField(value: &_storage._retryRules) }()
         case 18: try { try decoder.decodeSingularInt64Field(value: &_storage._retryDelayMs) }()
+        case 19: try { try decoder.decodeSingularInt64Field(value: &_storage._timeEstimateMs) }()
         default: break
         }
       }
@@ -1440,6 +1449,9 @@ nonisolated extension WireTaskSpec: SwiftProtobuf.Message, SwiftProtobuf._Messag
       if _storage._retryDelayMs != 0 {
         try visitor.visitSingularInt64Field(value: _storage._retryDelayMs, fieldNumber: 18)
       }
+      if _storage._timeEstimateMs != 0 {
+        try visitor.visitSingularInt64Field(value: _storage._timeEstimateMs, fieldNumber: 19)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -1466,6 +1478,7 @@ nonisolated extension WireTaskSpec: SwiftProtobuf.Message, SwiftProtobuf._Messag
         if _storage._skipIfExists != rhs_storage._skipIfExists {return false}
         if _storage._queueTimeoutMs != rhs_storage._queueTimeoutMs {return false}
         if _storage._retryRules != rhs_storage._retryRules {return false}
+        if _storage._timeEstimateMs != rhs_storage._timeEstimateMs {return false}
         if _storage._retryDelayMs != rhs_storage._retryDelayMs {return false}
         return true
       }

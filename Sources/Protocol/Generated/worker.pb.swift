@@ -776,10 +776,28 @@ public nonisolated struct WireWorker: @unchecked Sendable {
     set {_uniqueStorage()._workflowID = newValue}
   }
 
-  /// why it is paused or quarantined
+  /// why it is paused or quarantined, or what stands in the way of its host
   public var reason: String {
     get {_storage._reason}
     set {_uniqueStorage()._reason = newValue}
+  }
+
+  /// of its host, an hour's
+  public var price: Double {
+    get {_storage._price}
+    set {_uniqueStorage()._price = newValue}
+  }
+
+  /// of its host, until now
+  public var cost: Double {
+    get {_storage._cost}
+    set {_uniqueStorage()._cost = newValue}
+  }
+
+  /// when its host will be taken away; zero: not known to be
+  public var endsAt: Int64 {
+    get {_storage._endsAt}
+    set {_uniqueStorage()._endsAt = newValue}
   }
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -910,6 +928,21 @@ public nonisolated struct WireWorkerIds: Sendable {
   // methods supported on all messages.
 
   public var ids: [Int64] = []
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct WireDeleteWorkers: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var ids: [Int64] = []
+
+  /// their hosts are gone: their providers are not asked
+  public var undeployed: Bool = false
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -2150,7 +2183,7 @@ nonisolated extension WireWorkerCleaned: SwiftProtobuf.Message, SwiftProtobuf._M
 
 nonisolated extension WireWorker: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Worker"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}name\0\u{1}status\0\u{1}concurrency\0\u{1}prefetch\0\u{1}hostname\0\u{1}ipv4\0\u{1}ipv6\0\u{1}flavor\0\u{1}provider\0\u{1}region\0\u{3}step_id\0\u{1}permanent\0\u{1}host\0\u{1}software\0\u{3}last_beat_at\0\u{3}created_at\0\u{3}active_tasks\0\u{1}warnings\0\u{1}scope\0\u{3}step_name\0\u{3}workflow_id\0\u{1}reason\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}name\0\u{1}status\0\u{1}concurrency\0\u{1}prefetch\0\u{1}hostname\0\u{1}ipv4\0\u{1}ipv6\0\u{1}flavor\0\u{1}provider\0\u{1}region\0\u{3}step_id\0\u{1}permanent\0\u{1}host\0\u{1}software\0\u{3}last_beat_at\0\u{3}created_at\0\u{3}active_tasks\0\u{1}warnings\0\u{1}scope\0\u{3}step_name\0\u{3}workflow_id\0\u{1}reason\0\u{1}price\0\u{1}cost\0\u{3}ends_at\0")
 
   fileprivate class _StorageClass {
     var _id: Int64 = 0
@@ -2176,6 +2209,9 @@ nonisolated extension WireWorker: SwiftProtobuf.Message, SwiftProtobuf._MessageI
     var _stepName: String = String()
     var _workflowID: Int64 = 0
     var _reason: String = String()
+    var _price: Double = 0
+    var _cost: Double = 0
+    var _endsAt: Int64 = 0
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -2209,6 +2245,9 @@ nonisolated extension WireWorker: SwiftProtobuf.Message, SwiftProtobuf._MessageI
       _stepName = source._stepName
       _workflowID = source._workflowID
       _reason = source._reason
+      _price = source._price
+      _cost = source._cost
+      _endsAt = source._endsAt
     }
   }
 
@@ -2250,6 +2289,9 @@ nonisolated extension WireWorker: SwiftProtobuf.Message, SwiftProtobuf._MessageI
         case 21: try { try decoder.decodeSingularStringField(value: &_storage._stepName) }()
         case 22: try { try decoder.decodeSingularInt64Field(value: &_storage._workflowID) }()
         case 23: try { try decoder.decodeSingularStringField(value: &_storage._reason) }()
+        case 24: try { try decoder.decodeSingularDoubleField(value: &_storage._price) }()
+        case 25: try { try decoder.decodeSingularDoubleField(value: &_storage._cost) }()
+        case 26: try { try decoder.decodeSingularInt64Field(value: &_storage._endsAt) }()
         default: break
         }
       }
@@ -2331,6 +2373,15 @@ nonisolated extension WireWorker: SwiftProtobuf.Message, SwiftProtobuf._MessageI
       if !_storage._reason.isEmpty {
         try visitor.visitSingularStringField(value: _storage._reason, fieldNumber: 23)
       }
+      if _storage._price.bitPattern != 0 {
+        try visitor.visitSingularDoubleField(value: _storage._price, fieldNumber: 24)
+      }
+      if _storage._cost.bitPattern != 0 {
+        try visitor.visitSingularDoubleField(value: _storage._cost, fieldNumber: 25)
+      }
+      if _storage._endsAt != 0 {
+        try visitor.visitSingularInt64Field(value: _storage._endsAt, fieldNumber: 26)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -2363,6 +2414,9 @@ nonisolated extension WireWorker: SwiftProtobuf.Message, SwiftProtobuf._MessageI
         if _storage._stepName != rhs_storage._stepName {return false}
         if _storage._workflowID != rhs_storage._workflowID {return false}
         if _storage._reason != rhs_storage._reason {return false}
+        if _storage._price != rhs_storage._price {return false}
+        if _storage._cost != rhs_storage._cost {return false}
+        if _storage._endsAt != rhs_storage._endsAt {return false}
         return true
       }
       if !storagesAreEqual {return false}
@@ -2575,6 +2629,41 @@ nonisolated extension WireWorkerIds: SwiftProtobuf.Message, SwiftProtobuf._Messa
 
   public static func ==(lhs: WireWorkerIds, rhs: WireWorkerIds) -> Bool {
     if lhs.ids != rhs.ids {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireDeleteWorkers: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".DeleteWorkers"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}ids\0\u{1}undeployed\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeRepeatedInt64Field(value: &self.ids) }()
+      case 2: try { try decoder.decodeSingularBoolField(value: &self.undeployed) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.ids.isEmpty {
+      try visitor.visitPackedInt64Field(value: self.ids, fieldNumber: 1)
+    }
+    if self.undeployed != false {
+      try visitor.visitSingularBoolField(value: self.undeployed, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireDeleteWorkers, rhs: WireDeleteWorkers) -> Bool {
+    if lhs.ids != rhs.ids {return false}
+    if lhs.undeployed != rhs.undeployed {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -99,6 +99,9 @@ public nonisolated struct WireCreateWorkflow: Sendable {
   /// its tasks are inactive until it is started
   public var draft: Bool = false
 
+  /// when as much was spent, nothing more is bought for it; zero: no limit
+  public var maximumCost: Double = 0
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -142,6 +145,12 @@ public nonisolated struct WireWorkflow: Sendable {
 
   /// that serve it, or a step of it
   public var workers: UInt32 = 0
+
+  /// zero: no limit
+  public var maximumCost: Double = 0
+
+  /// of rented hosts, until now
+  public var cost: Double = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -191,6 +200,15 @@ public nonisolated struct WireUpdateWorkflow: Sendable {
   /// Clears the value of `weight`. Subsequent reads from it will return its default value.
   public mutating func clearWeight() {self._weight = nil}
 
+  public var maximumCost: Double {
+    get {_maximumCost ?? 0}
+    set {_maximumCost = newValue}
+  }
+  /// Returns true if `maximumCost` has been explicitly set.
+  public var hasMaximumCost: Bool {self._maximumCost != nil}
+  /// Clears the value of `maximumCost`. Subsequent reads from it will return its default value.
+  public mutating func clearMaximumCost() {self._maximumCost = nil}
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -199,6 +217,7 @@ public nonisolated struct WireUpdateWorkflow: Sendable {
   fileprivate var _strategy: String? = nil
   fileprivate var _maximumWorkers: UInt32? = nil
   fileprivate var _weight: Double? = nil
+  fileprivate var _maximumCost: Double? = nil
 }
 
 public nonisolated struct WireWorkflowId: Sendable {
@@ -549,7 +568,7 @@ nonisolated extension WireFlowVerb: SwiftProtobuf._ProtoNameProviding {
 
 nonisolated extension WireCreateWorkflow: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".CreateWorkflow"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}idempotency_key\0\u{1}name\0\u{1}strategy\0\u{3}maximum_workers\0\u{1}weight\0\u{1}draft\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}idempotency_key\0\u{1}name\0\u{1}strategy\0\u{3}maximum_workers\0\u{1}weight\0\u{1}draft\0\u{3}maximum_cost\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -563,6 +582,7 @@ nonisolated extension WireCreateWorkflow: SwiftProtobuf.Message, SwiftProtobuf._
       case 4: try { try decoder.decodeSingularUInt32Field(value: &self.maximumWorkers) }()
       case 5: try { try decoder.decodeSingularDoubleField(value: &self.weight) }()
       case 6: try { try decoder.decodeSingularBoolField(value: &self.draft) }()
+      case 7: try { try decoder.decodeSingularDoubleField(value: &self.maximumCost) }()
       default: break
       }
     }
@@ -587,6 +607,9 @@ nonisolated extension WireCreateWorkflow: SwiftProtobuf.Message, SwiftProtobuf._
     if self.draft != false {
       try visitor.visitSingularBoolField(value: self.draft, fieldNumber: 6)
     }
+    if self.maximumCost.bitPattern != 0 {
+      try visitor.visitSingularDoubleField(value: self.maximumCost, fieldNumber: 7)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -597,6 +620,7 @@ nonisolated extension WireCreateWorkflow: SwiftProtobuf.Message, SwiftProtobuf._
     if lhs.maximumWorkers != rhs.maximumWorkers {return false}
     if lhs.weight != rhs.weight {return false}
     if lhs.draft != rhs.draft {return false}
+    if lhs.maximumCost != rhs.maximumCost {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -604,7 +628,7 @@ nonisolated extension WireCreateWorkflow: SwiftProtobuf.Message, SwiftProtobuf._
 
 nonisolated extension WireWorkflow: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Workflow"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}name\0\u{1}strategy\0\u{1}status\0\u{3}blocked_by\0\u{3}maximum_workers\0\u{1}weight\0\u{1}owner\0\u{3}created_at\0\u{3}started_at\0\u{3}ended_at\0\u{1}tasks\0\u{1}steps\0\u{1}workers\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}name\0\u{1}strategy\0\u{1}status\0\u{3}blocked_by\0\u{3}maximum_workers\0\u{1}weight\0\u{1}owner\0\u{3}created_at\0\u{3}started_at\0\u{3}ended_at\0\u{1}tasks\0\u{1}steps\0\u{1}workers\0\u{3}maximum_cost\0\u{1}cost\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -626,6 +650,8 @@ nonisolated extension WireWorkflow: SwiftProtobuf.Message, SwiftProtobuf._Messag
       case 12: try { try decoder.decodeRepeatedMessageField(value: &self.tasks) }()
       case 13: try { try decoder.decodeSingularUInt32Field(value: &self.steps) }()
       case 14: try { try decoder.decodeSingularUInt32Field(value: &self.workers) }()
+      case 15: try { try decoder.decodeSingularDoubleField(value: &self.maximumCost) }()
+      case 16: try { try decoder.decodeSingularDoubleField(value: &self.cost) }()
       default: break
       }
     }
@@ -674,6 +700,12 @@ nonisolated extension WireWorkflow: SwiftProtobuf.Message, SwiftProtobuf._Messag
     if self.workers != 0 {
       try visitor.visitSingularUInt32Field(value: self.workers, fieldNumber: 14)
     }
+    if self.maximumCost.bitPattern != 0 {
+      try visitor.visitSingularDoubleField(value: self.maximumCost, fieldNumber: 15)
+    }
+    if self.cost.bitPattern != 0 {
+      try visitor.visitSingularDoubleField(value: self.cost, fieldNumber: 16)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -692,6 +724,8 @@ nonisolated extension WireWorkflow: SwiftProtobuf.Message, SwiftProtobuf._Messag
     if lhs.tasks != rhs.tasks {return false}
     if lhs.steps != rhs.steps {return false}
     if lhs.workers != rhs.workers {return false}
+    if lhs.maximumCost != rhs.maximumCost {return false}
+    if lhs.cost != rhs.cost {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -699,7 +733,7 @@ nonisolated extension WireWorkflow: SwiftProtobuf.Message, SwiftProtobuf._Messag
 
 nonisolated extension WireUpdateWorkflow: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".UpdateWorkflow"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}name\0\u{1}strategy\0\u{3}maximum_workers\0\u{1}weight\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}name\0\u{1}strategy\0\u{3}maximum_workers\0\u{1}weight\0\u{3}maximum_cost\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -712,6 +746,7 @@ nonisolated extension WireUpdateWorkflow: SwiftProtobuf.Message, SwiftProtobuf._
       case 3: try { try decoder.decodeSingularStringField(value: &self._strategy) }()
       case 4: try { try decoder.decodeSingularUInt32Field(value: &self._maximumWorkers) }()
       case 5: try { try decoder.decodeSingularDoubleField(value: &self._weight) }()
+      case 6: try { try decoder.decodeSingularDoubleField(value: &self._maximumCost) }()
       default: break
       }
     }
@@ -737,6 +772,9 @@ nonisolated extension WireUpdateWorkflow: SwiftProtobuf.Message, SwiftProtobuf._
     try { if let v = self._weight {
       try visitor.visitSingularDoubleField(value: v, fieldNumber: 5)
     } }()
+    try { if let v = self._maximumCost {
+      try visitor.visitSingularDoubleField(value: v, fieldNumber: 6)
+    } }()
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -746,6 +784,7 @@ nonisolated extension WireUpdateWorkflow: SwiftProtobuf.Message, SwiftProtobuf._
     if lhs._strategy != rhs._strategy {return false}
     if lhs._maximumWorkers != rhs._maximumWorkers {return false}
     if lhs._weight != rhs._weight {return false}
+    if lhs._maximumCost != rhs._maximumCost {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -72,6 +72,16 @@ public enum Method: UInt16, CaseIterable, Sendable {
   case updateStep = 153
   case actOnStep = 154
   case stepStats = 155
+  // Rented hosts.
+  case listFlavors = 160
+  case enableFlavor = 161
+  case deployWorkers = 162
+  case listRecruiters = 163
+  case createRecruiter = 164
+  case updateRecruiter = 165
+  case deleteRecruiter = 166
+  case explainRecruiter = 167
+  case readCost = 168
   // Workers.
   case reconcile = 100
   case report = 101
@@ -167,8 +177,9 @@ extension Call where Request == WireWorkerIds, Response == WireWorkerStatsList {
   /// The last figures each host sent; no ids: all workers.
   public static var workerStats: Self { .init(.workerStats) }
 }
-extension Call where Request == WireWorkerIds, Response == WireEmpty {
-  /// Deletes workers: what had not started is given to others, what ran is lost, their credentials die.
+extension Call where Request == WireDeleteWorkers, Response == WireEmpty {
+  /// Deletes workers: what had not started is given to others, what ran is lost, their credentials die, and rented
+  /// hosts are returned.
   public static var deleteWorkers: Self { .init(.deleteWorkers) }
 }
 extension Call where Request == WireUpdateWorker, Response == WireWorkerList {
@@ -282,4 +293,36 @@ extension Push where Payload == WireWorkerSettings {
 }
 extension Push where Payload == WireClean {
   public static var clean: Self { .init(.clean) }
+}
+extension Call where Request == WireListFlavors, Response == WireFlavorList {
+  /// The cheapest first, of those that pass the filter.
+  public static var listFlavors: Self { .init(.listFlavors) }
+}
+extension Call where Request == WireEnableFlavor, Response == WireFlavorsEnabled {
+  public static var enableFlavor: Self { .init(.enableFlavor) }
+}
+extension Call where Request == WireDeployWorkers, Response == WireWorkersDeployed {
+  /// Orders hosts. Answered when the orders are durable: `listWorkers` tells how far they are.
+  public static var deployWorkers: Self { .init(.deployWorkers) }
+}
+extension Call where Request == WireListRecruiters, Response == WireRecruiterList {
+  public static var listRecruiters: Self { .init(.listRecruiters) }
+}
+extension Call where Request == WireRecruiter, Response == WireRecruiter {
+  public static var createRecruiter: Self { .init(.createRecruiter) }
+}
+extension Call where Request == WireUpdateRecruiter, Response == WireRecruiter {
+  public static var updateRecruiter: Self { .init(.updateRecruiter) }
+}
+extension Call where Request == WireRecruiterRef, Response == WireEmpty {
+  /// Its workers stay, and no more come.
+  public static var deleteRecruiter: Self { .init(.deleteRecruiter) }
+}
+extension Call where Request == WireRecruiterRef, Response == WireExplanation {
+  /// What it would do now, and why not more.
+  public static var explainRecruiter: Self { .init(.explainRecruiter) }
+}
+extension Call where Request == WireReadCost, Response == WireCostList {
+  /// What rented hosts have cost until now.
+  public static var readCost: Self { .init(.readCost) }
 }

@@ -36,6 +36,12 @@ public struct WorkflowID: Identifier {
   public init(rawValue: Int64) { self.rawValue = rawValue }
 }
 
+/// A host that was rented, or asked for.
+public struct InstanceID: Identifier {
+  public let rawValue: Int64
+  public init(rawValue: Int64) { self.rawValue = rawValue }
+}
+
 /// A person with an account.
 public struct UserID: Identifier {
   public let rawValue: Int64

@@ -106,6 +106,18 @@ extension Configuration {
     try limits.integer("max_connections", &result.limits.maxConnections, 1...1_000_000)
     try limits.finish()
 
+    let fleet = try root.section("fleet")
+    try fleet.text("server_address", &result.fleet.serverAddress)
+    try fleet.text("worker_binary", &result.fleet.workerBinary)
+    try fleet.duration("idle_timeout", &result.fleet.idleTimeout, atLeast: .seconds(1))
+    try fleet.duration("new_worker_idle_timeout", &result.fleet.newWorkerIdleTimeout, atLeast: .seconds(1))
+    try fleet.duration("deploy_timeout", &result.fleet.deployTimeout, atLeast: .seconds(5))
+    try fleet.duration("reconcile_interval", &result.fleet.reconcileInterval, atLeast: .seconds(1))
+    try fleet.duration("refresh_interval", &result.fleet.refreshInterval, atLeast: .seconds(10))
+    try fleet.duration("orphan_grace", &result.fleet.orphanGrace, atLeast: .seconds(1))
+    try fleet.finish()
+    result.providers = try providers(root.section("providers"))
+
     let archive = try root.section("public_archive")
     try archive.text("report", &result.publicArchive.report)
     try archive.text("aws", &result.publicArchive.aws)

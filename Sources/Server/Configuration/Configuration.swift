@@ -60,6 +60,25 @@ package struct Configuration: Sendable, Equatable {
     package var interval = Duration.seconds(60)
   }
 
+  package struct Fleet: Sendable, Equatable {
+    /// Where hosts reach this server: HOST or HOST:PORT; nil: its name and the port it listens on.
+    package var serverAddress: String?
+    /// The worker's program that hosts are given; nil: `scitq-worker` beside the server's own.
+    package var workerBinary: String?
+    /// A rented worker that had nothing to do for so long is returned.
+    package var idleTimeout = Duration.seconds(300)
+    /// One that has never had anything to do.
+    package var newWorkerIdleTimeout = Duration.seconds(900)
+    /// A host that has not reported after so long is returned.
+    package var deployTimeout = Duration.seconds(900)
+    /// How often providers are asked which hosts there are.
+    package var reconcileInterval = Duration.seconds(120)
+    /// How often they are asked for their flavors.
+    package var refreshInterval = Duration.seconds(3600)
+    /// A host with our tag that no order knows is returned after so long.
+    package var orphanGrace = Duration.seconds(120)
+  }
+
   package struct Limits: Sendable, Equatable {
     package var maxTasksPerCall = 1_000_000
     package var maxConnections = 10_000
@@ -72,6 +91,9 @@ package struct Configuration: Sendable, Equatable {
   package var logs = Logs()
   package var retention = Retention()
   package var limits = Limits()
+  package var fleet = Fleet()
+  /// Who rents hosts out to us, by name.
+  package var providers: [ProviderConfiguration] = []
   /// The remotes of rclone by name. Their settings hold secrets: they are given to workers and to users with the right
   /// to them, and are never logged.
   package var rclone: [String: Remote] = [:]

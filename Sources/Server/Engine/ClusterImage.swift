@@ -21,6 +21,7 @@ struct ClusterImage: Sendable {
   var lastWorkflow: Int64
   var lastStep: Int64
   var lastEvent: Int64
+  var fleet: FleetState
 
   init(_ db: Database) throws {
     func last(_ table: String) throws -> Int64 {
@@ -37,6 +38,7 @@ struct ClusterImage: Sendable {
     lastWorkflow = try lastEver("workflow")
     lastStep = try lastEver("step")
     lastEvent = try lastEver("event")
+    fleet = try FleetState(db)
     workflows = try Row.fetchAll(db, sql: "SELECT * FROM workflow ORDER BY id").map(WorkflowRow.init)
     steps = try Row.fetchAll(db, sql: "SELECT * FROM step ORDER BY id").map(StepRow.init)
     users = try Row.fetchAll(db, sql: "SELECT * FROM user ORDER BY id").map { User($0).entry }

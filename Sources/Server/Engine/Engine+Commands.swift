@@ -9,16 +9,19 @@ extension Engine {
     case .act(let request, let user, let reply): act(request, by: user, known, reply)
     case .edit(let request, let user, let reply): edit(request, by: user, known, reply)
     case .flow(let flow, let user, let reply): change(flow, by: user, known, reply)
-    case .connect(let identity, let software, let credential, let reply):
-      connect(identity, software: software, credential: credential, reply)
+    case .connect(let identity, let software, let credential, let ticket, let reply):
+      connect(identity, software: software, credential: credential, ticket: ticket, reply)
     case .reconcile(let id, let epoch, let held, let reply): reconcile(id, epoch, held, known, reply)
     case .ready(let id, let epoch): makeReady(id, epoch)
     case .disconnected(let id, let epoch): disconnected(id, epoch)
     case .report(let id, let epoch, let reports, let reply): report(id, epoch, reports, known, reply)
     case .leave(let id, let epoch, let reply): leave(id, epoch, reply)
-    case .deleteWorkers(let ids, let user, let reply): deleteWorkers(ids, by: user, known, reply)
+    case .deleteWorkers(let ids, let undeployed, let user, let reply):
+      deleteWorkers(ids, undeployed: undeployed, by: user, known, reply)
     case .updateWorkers(let request, let user, let reply): updateWorkers(request, by: user, reply)
     case .actOnWorkers(let request, let user, let reply): actOnWorkers(request, by: user, reply)
+    case .changeFleet(let command, let user, let reply): change(command, by: user, known, reply)
+    case .fleet(let report, let reply): take(report, known, reply)
     case .write(let body, let events, let reply):
       batch.writes.append(body)
       batch.events.append(contentsOf: events)
@@ -29,6 +32,8 @@ extension Engine {
     case .tick:
       tick(known)
       runTimers()
+      tellTime()
+      recruit()
     }
   }
 

@@ -37,6 +37,7 @@ extension Engine {
       state: request.draft ? .draft : strategy == .suspended ? .suspended : .running, createdAt: batch.now)
     row.maximumWorkers = Int32(clamping: request.maximumWorkers)
     if request.weight != 0 { row.weightMilli = try Self.weight(request.weight, user) }
+    row.maximumCost = try Self.cost(request.maximumCost)
     nextWorkflow += 1
     save(row)
     batch.event("workflow", row.id.rawValue, "created", user: user.id)
@@ -74,6 +75,7 @@ extension Engine {
     }
     if request.hasMaximumWorkers { row.maximumWorkers = Int32(clamping: request.maximumWorkers) }
     if request.hasWeight { row.weightMilli = try Self.weight(request.weight, user) }
+    if request.hasMaximumCost { row.maximumCost = try Self.cost(request.maximumCost) }
     if request.hasStrategy {
       let old = row.strategy
       row.strategy = try Self.strategy(request.strategy)
@@ -88,6 +90,15 @@ extension Engine {
     save(row)
     batch.event("workflow", row.id.rawValue, "updated", user: user.id)
     return row.id.rawValue
+  }
+
+  private static func cost(_ amount: Double) throws(CallError) -> Double? {
+    guard amount.isFinite, amount >= 0 else {
+      throw CallError(
+        .invalid, "the maximum cost is \(amount); it is an amount above 0, or 0 for no limit",
+        field: "maximum-cost")
+    }
+    return amount == 0 ? nil : amount
   }
 
   /// Keeps the ready tasks of a workflow for the operator's word, or lets them go.
@@ -286,7 +297,7 @@ extension Engine {
     return row
   }
 
-  private func step(_ id: Int64, for user: User) throws(CallError) -> StepRow {
+  func step(_ id: Int64, for user: User) throws(CallError) -> StepRow {
     guard let row = steps[StepID(id)], let workflow = workflows[row.workflow] else { throw Self.noStep(id) }
     try checkOwner(workflow, user)
     return row

@@ -7,7 +7,7 @@ extension Engine {
   // MARK: Coming
 
   func connect(
-    _ identity: WireWorkerIdentity, software: String, credential: String?,
+    _ identity: WireWorkerIdentity, software: String, credential: String?, ticket: InstanceID?,
     _ reply: @escaping Command.Reply<WireWorkerWelcome>
   ) {
     var welcome = WireWorkerWelcome()
@@ -26,7 +26,18 @@ extension Engine {
       row = known
     } else {
       if let refusal = Self.refusal(of: identity) { return reply(.failure(refusal)) }
-      if let known {
+      if let ticket {
+        guard var own = worker(ofTicket: ticket) else {
+          return reply(
+            .failure(
+              CallError(
+                .unauthenticated,
+                "the host's ticket is not good any more: its worker has joined, or is not wanted")))
+        }
+        own.storeID = identity.storeID
+        row = own
+        batch.event(worker: row.id, "joined")
+      } else if let known {
         row = known
       } else {
         row = WorkerRow(
@@ -43,7 +54,8 @@ extension Engine {
       row.concurrency = Int32(clamping: identity.concurrency)
       row.prefetch = Int32(clamping: identity.prefetch)
     }
-    row.permanent = identity.permanent
+    if row.instance == nil { row.permanent = identity.permanent }
+    row.endsAt = identity.endsAt == 0 ? nil : identity.endsAt
     row.host = identity.host
     row.hostname = identity.hostname
     row.software = software
@@ -94,7 +106,9 @@ extension Engine {
 
   /// As the scheduler sees it.
   func entry(_ row: WorkerRow, isConnected: Bool) -> WorkerEntry {
-    row.entry(isConnected: isConnected, workflow: workflow(of: row.step)?.id)
+    let isSuspended = fleet.instance(of: row)?.isSuspended == true
+    return row.entry(
+      isConnected: isConnected && !isSuspended, workflow: workflow(of: row.step)?.id, at: batch.now)
   }
 
   func save(_ row: WorkerRow) {
@@ -133,6 +147,7 @@ extension Engine {
   func makeReady(_ id: WorkerID, _ epoch: Int64) {
     guard let row = workers[id], row.epoch == epoch else { return }
     ready[id] = epoch
+    joined(row)
     cluster.set(entry(row, isConnected: true))
     // Wishes that were made while it was away.
     for task in cluster.tasks(on: id) {
@@ -169,6 +184,7 @@ extension Engine {
     save(row)
     cluster.set(entry(row, isConnected: true))
     batch.event(worker: id, "draining")
+    if row.instance != nil { fleet.leaving.insert(id) }
     for task in cluster.tasks(on: id) where cluster.task(task)?.status.isBeforeStart == true {
       lose(task, because: "worker \(row.name) drained", Known())
     }
@@ -176,7 +192,7 @@ extension Engine {
   }
 
   func deleteWorkers(
-    _ ids: [WorkerID], by user: User, _ known: Known, _ reply: @escaping Command.Reply<Void>
+    _ ids: [WorkerID], undeployed: Bool, by user: User, _ known: Known, _ reply: @escaping Command.Reply<Void>
   ) {
     for id in ids where workers[id] == nil {
       return reply(
@@ -188,17 +204,24 @@ extension Engine {
     for id in Set(ids).sorted() {
       guard var row = workers[id] else { continue }
       for task in cluster.tasks(on: id) { lose(task, because: "worker \(row.name) was deleted", known) }
-      cluster.removeWorker(id)
-      failures.forget(worker: id)
-      row.status = .deleted
-      row.credentialHash = nil
-      workers[id] = nil
-      ready[id] = nil
-      batch.writes.append { [row] db in try row.save(db) }
-      batch.event(worker: id, "deleted", user: user.id)
-      announcement.closed.append((id, CallError(.unauthenticated, "the worker was deleted")))
+      if undeployed, var instance = fleet.instance(of: row) {
+        end(&instance)
+        save(instance)
+      }
+      if fleet.instance(of: row) != nil {
+        returnHost(of: id, because: "deleted by \(user.username)", by: user.id)
+      } else {
+        forget(&row, "deleted", because: nil, by: user.id)
+      }
     }
     answer(reply, ())
+  }
+
+  /// How long the hosts will be there of which that is known.
+  func tellTime() {
+    for row in workers.values where row.endsAt != nil && row.status == .running {
+      cluster.set(entry(row, isConnected: ready[row.id] == row.epoch))
+    }
   }
 
   /// Workers that were silent for longer than their lease are lost, and all they had with them. Those that missed
@@ -211,8 +234,13 @@ extension Engine {
     }
     quiet = now
     for id in registry.silent(for: configuration.workers.offlineTimeout) {
+      guard var row = workers[id] else {
+        registry.endLease(id)
+        continue
+      }
+      // One whose provider lets it stand still is not lost, and whether it does is asked every third of a lease.
+      if let instance = fleet.instance(of: row), instance.isSuspended || mayBeSuspended(instance, id) { continue }
       registry.endLease(id)
-      guard var row = workers[id] else { continue }
       for task in cluster.tasks(on: id) {
         lose(
           task, because: "worker \(row.name) was not heard of for \(configuration.workers.offlineTimeout)",

@@ -53,6 +53,10 @@ actor Engine: Service {
   /// Reconciled sessions, by worker: their epoch. Not in the database: a session does not outlive the server.
   var ready: [WorkerID: Int64] = [:]
 
+  var fleet = FleetState()
+  /// There is something to ask of providers.
+  nonisolated let errandBell = Bell()
+
   /// Which steps fail where. Not in the database: a server that starts anew gives everybody a chance.
   var failures = FailureLedger()
   /// Workers that are connected and have missed their beats.
@@ -78,6 +82,8 @@ actor Engine: Service {
     var checks: [TaskID] = []
     /// Whose logs are to go with them.
     var deleted: [TaskID] = []
+    /// Rows of rented hosts have changed.
+    var hasErrands = false
   }
 
   init(
@@ -112,9 +118,9 @@ actor Engine: Service {
   }
 
   nonisolated func connect(
-    _ identity: WireWorkerIdentity, software: String, credential: String?
+    _ identity: WireWorkerIdentity, software: String, credential: String?, ticket: InstanceID? = nil
   ) async throws(CallError) -> WireWorkerWelcome {
-    try await ask { .connect(identity, software: software, credential: credential, $0) }
+    try await ask { .connect(identity, software: software, credential: credential, ticket: ticket, $0) }
   }
 
   /// A change that moves no task, in the next batch, and what is to be said of it.
@@ -176,6 +182,7 @@ actor Engine: Service {
       count(step: entry?.step, job: entry?.job, .pending, hidden: false, -1)
       count(step: entry?.step, job: entry?.job, .assigned, hidden: false, +1)
       batch.event(assignment.task, from: .pending, to: .assigned, worker: assignment.worker)
+      if !fleet.instances.isEmpty { fleet.busy.insert(assignment.worker) }
       batch.assigned.append(
         Batch.Assigned(task: assignment.task, worker: assignment.worker, assignment: assignment.number))
       if let step = entry?.step, workflow(of: step)?.strategy == .thread { batch.threadSteps.insert(step) }
@@ -228,6 +235,7 @@ actor Engine: Service {
     for (worker, error) in announcement.closed { registry.forget(worker)?.end(error) }
     watch.ended(announcement.ended)
     for id in announcement.checks { newChecks.yield(id) }
+    if announcement.hasErrands { errandBell.strike() }
   }
 
   private func wire(_ order: Batch.Order) -> WireTaskOrder {
@@ -320,6 +328,8 @@ actor Engine: Service {
     nextWorkflow = image.lastWorkflow + 1
     nextStep = image.lastStep + 1
     events.advance(to: image.lastEvent)
+    batch = Batch(now: microsecondsNow())
+    fleet = image.fleet
     for user in image.users { cluster.set(user) }
     workflows = Dictionary(uniqueKeysWithValues: image.workflows.map { ($0.id, $0) })
     steps = Dictionary(uniqueKeysWithValues: image.steps.map { ($0.id, $0) })
@@ -329,9 +339,8 @@ actor Engine: Service {
     for worker in image.workers {
       workers[worker.id] = worker
       cluster.set(entry(worker, isConnected: ready[worker.id] == worker.epoch))
-      if worker.status != .lost, registry.presence(worker.id) == nil { registry.grantLease(worker.id) }
+      if worker.status != .lost, worker.status != .deploying, registry.presence(worker.id) == nil { registry.grantLease(worker.id) }
     }
-    batch = Batch(now: microsecondsNow())
     for (row, facts) in image.tasks {
       cluster.add(entry(row, facts.needs(row.memoryMilli)), waitingFor: image.unmet[row.id] ?? [])
       if row.worker != nil { active[row.id] = row }

@@ -78,6 +78,8 @@ extension Engine {
       if request.verb == .delete {
         wanted.doomed["task \(request.id)"] = ("", request.id)
       }
+    case .changeFleet(.deploy(let request), let user, _) where !request.idempotencyKey.isEmpty:
+      wanted.keys.append((user.id, Self.key(of: request)))
     case .flow(let flow, let user, _):
       switch flow {
       case .createWorkflow(let request): wanted.keys.append((user.id, Self.key(of: request)))
@@ -95,7 +97,12 @@ extension Engine {
       for report in reports where report.status == "F" || report.status == "X" {
         wanted.cloned.insert(TaskID(report.taskID))
       }
-    case .deleteWorkers(let ids, _, _):
+    case .fleet(.seen, _):
+      // Of hosts that their provider did not know the last time: if it does not again, what they had is lost.
+      for id in fleet.missing.keys {
+        if let worker = fleet.instances[id]?.worker { wanted.cloned.formUnion(cluster.tasks(on: worker)) }
+      }
+    case .deleteWorkers(let ids, _, _, _):
       for id in ids { wanted.cloned.formUnion(cluster.tasks(on: id)) }
     case .reconcile(let id, _, _, _): wanted.cloned.formUnion(cluster.tasks(on: id))
     case .tick:

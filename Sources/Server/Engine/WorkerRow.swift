@@ -4,7 +4,7 @@ import ScitqProtocol
 
 /// One row of `worker`. The engine holds those that are not deleted.
 struct WorkerRow: Sendable {
-  enum Status: String, Sendable { case running, offline, draining, lost, deleted }
+  enum Status: String, Sendable { case deploying, running, offline, draining, lost, deleted }
   /// What a person, or its failures, want of it.
   enum Wish: String, Sendable { case drain, pause, quarantine }
 
@@ -24,6 +24,12 @@ struct WorkerRow: Sendable {
   var wishReason: String?
   /// Its concurrency and prefetch were set here: what its agent says of them does not count.
   var isConfigured = false
+  /// The host that was rented for it.
+  var instance: InstanceID?
+  /// The recruiter, of its step, whose maximum it counts for.
+  var rank: Int?
+  /// When its host will be taken away, in microseconds UTC.
+  var endsAt: Int64?
   var host: WireHostDescription
   var hostname: String
   var software: String
@@ -61,6 +67,9 @@ struct WorkerRow: Sendable {
     wish = (row["wish"] as String?).flatMap(Wish.init)
     wishReason = row["wish_reason"]
     isConfigured = row["configured"]
+    instance = (row["instance_id"] as Int64?).map(InstanceID.init(rawValue:))
+    rank = row["rank"]
+    endsAt = row["ends_at"]
     host = WireHostDescription()
     host.cpu = row["cpu"]
     host.memoryBytes = row["memory_bytes"]
@@ -80,29 +89,55 @@ struct WorkerRow: Sendable {
       sql: """
         INSERT INTO worker (id, name, store_id, credential_hash, status, epoch, concurrency, prefetch, permanent,
           step_id, hostname, ipv4, ipv6, cpu, memory_bytes, disk_bytes, gpu, engines, software, created_at,
-          last_beat_at, scope, wish, wish_reason, configured)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-        ON CONFLICT (id) DO UPDATE SET name = excluded.name, credential_hash = excluded.credential_hash,
-          status = excluded.status, epoch = excluded.epoch, concurrency = excluded.concurrency,
+          last_beat_at, scope, wish, wish_reason, configured, instance_id, rank, ends_at)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        ON CONFLICT (id) DO UPDATE SET name = excluded.name, store_id = excluded.store_id,
+          credential_hash = excluded.credential_hash, status = excluded.status, epoch = excluded.epoch, concurrency = excluded.concurrency,
           prefetch = excluded.prefetch, permanent = excluded.permanent, step_id = excluded.step_id,
           hostname = excluded.hostname, ipv4 = excluded.ipv4, ipv6 = excluded.ipv6, cpu = excluded.cpu,
           memory_bytes = excluded.memory_bytes, disk_bytes = excluded.disk_bytes, gpu = excluded.gpu,
           engines = excluded.engines, software = excluded.software, last_beat_at = excluded.last_beat_at,
           scope = excluded.scope, wish = excluded.wish, wish_reason = excluded.wish_reason,
-          configured = excluded.configured
+          configured = excluded.configured, rank = excluded.rank, ends_at = excluded.ends_at
         """,
       arguments: [
         id.rawValue, name, storeID, credentialHash, status.rawValue, epoch, concurrency, prefetch,
         permanent, step?.rawValue, hostname, host.ipv4, host.ipv6, host.cpu, host.memoryBytes, host.diskBytes,
         host.gpu, host.engines.joined(separator: " "), software, createdAt, lastBeatAt, scope.rawValue,
-        wish?.rawValue, wishReason, isConfigured,
+        wish?.rawValue, wishReason, isConfigured, instance?.rawValue, rank, endsAt,
       ])
   }
 
-  /// As the scheduler sees it.
-  func entry(isConnected: Bool, workflow: WorkflowID?) -> WorkerEntry {
+  /// A worker whose host was rented for it, by a recruiter or by hand, before it has come.
+  init(id: WorkerID, name: String, instance: InstanceRow, concurrency: Int, prefetch: Int, step: StepID?) {
+    var identity = WireWorkerIdentity()
+    identity.storeID = "order \(instance.key)"
+    identity.concurrency = UInt32(clamping: concurrency)
+    identity.prefetch = UInt32(clamping: prefetch)
+    self.init(id: id, name: name, identity: identity, now: instance.createdAt)
+    status = .deploying
+    isConfigured = true
+    self.step = step
+    self.instance = instance.id
+  }
+
+  /// What its host has for tasks; how long it will be there is told in steps of ten seconds.
+  func capacity(at now: Int64) -> Needs {
+    Needs(
+      cpuMilli: Int32(clamping: Int64((host.cpu * 1000).rounded())),
+      memoryMiB: Int32(clamping: host.memoryBytes >> 20), diskMiB: Int32(clamping: host.diskBytes >> 20),
+      gpu: Int32(clamping: host.gpu),
+      seconds: endsAt.map { Int32(clamping: max(0, ($0 - now) / 10_000_000) * 10) } ?? .max,
+      engines: EngineSet(host.engines))
+  }
+
+  /// As the scheduler sees it. A rented worker serves its step, whatever its scope: that says where a recruiter may
+  /// take it next.
+  func entry(isConnected: Bool, workflow: WorkflowID?, at now: Int64) -> WorkerEntry {
     let serves: Serving =
       switch (scope, step, workflow) {
+      case (_, let step?, _) where instance != nil: .step(step)
+      case (_, nil, _) where instance != nil: .loose
       case (.everything, _, _): .everything
       case (.workflow, _, let workflow?): .workflow(workflow)
       case (_, let step?, _): .step(step)
@@ -110,10 +145,7 @@ struct WorkerRow: Sendable {
       }
     return WorkerEntry(
       id: id, serves: serves, concurrency: concurrency, prefetch: prefetch,
-      capacity: Needs(
-        cpuMilli: Int32(clamping: Int64((host.cpu * 1000).rounded())),
-        memoryMiB: Int32(clamping: host.memoryBytes >> 20), diskMiB: Int32(clamping: host.diskBytes >> 20),
-        gpu: Int32(clamping: host.gpu), engines: EngineSet(host.engines)),
+      capacity: capacity(at: now),
       isConnected: isConnected, isDraining: status == .draining || wish == .drain,
       isPaused: wish == .pause || wish == .quarantine)
   }

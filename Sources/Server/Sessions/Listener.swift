@@ -9,6 +9,7 @@ import SystemPackage
 /// The one port: TLS 1.3, and a session for each connection.
 struct Listener: Service {
   let context: SessionContext
+  let boot: BootSession
   let tls: NIOSSLContext
   let host: String
   let port: Int
@@ -24,15 +25,15 @@ struct Listener: Service {
       .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
       .childChannelOption(.socketOption(.so_keepalive), value: 1)
       .bind(host: host, port: port) { channel in
-        channel.eventLoop.makeCompletedFuture {
-          let remote = channel.remoteAddress
-          let isLocal = remote?.ipAddress.map { $0 == "::1" || $0.hasPrefix("127.") } ?? false
+        let remote = channel.remoteAddress
+        let isLocal = remote?.ipAddress.map { $0 == "::1" || $0.hasPrefix("127.") } ?? false
+        let visitor = channel.eventLoop.makePromise(of: Doorman.Visitor.self)
+        do {
           let pipeline = channel.pipeline.syncOperations
           try pipeline.addHandler(NIOSSLServerHandler(context: tls))
-          try pipeline.addHandler(
-            FrameHandler(maximumLength: Frame.maximumLengthBeforeHello, deflate: !isLocal))
-          return try NIOAsyncChannel<Frame, Never>(wrappingChannelSynchronously: channel)
-        }
+          try pipeline.addHandler(Doorman(deflate: !isLocal, visitor: visitor))
+        } catch { visitor.fail(error) }
+        return visitor.futureResult
       }
     let address = server.channel.localAddress
     let shown = ServerAddress(host: host == "0.0.0.0" ? "127.0.0.1" : host, port: address?.port ?? port)
@@ -42,15 +43,27 @@ struct Listener: Service {
     try await withGracefulShutdownHandler {
       try await server.executeThenClose { connections in
         try await withThrowingDiscardingTaskGroup { group in
-          for try await connection in connections {
-            guard sessions.enter() else {
-              Wire(channel: connection.channel).end(
-                CallError(.exhausted, "the server has its limit of \(limit) connections; try again later"))
-              continue
-            }
-            group.addTask {
-              defer { sessions.leave() }
-              await Session(context: context, connection: connection).run()
+          for try await visitor in connections {
+            switch visitor {
+            case .session(let connection):
+              guard sessions.enter() else {
+                Wire(channel: connection.channel).end(
+                  CallError(.exhausted, "the server has its limit of \(limit) connections; try again later"))
+                continue
+              }
+              group.addTask {
+                defer { sessions.leave() }
+                await Session(context: context, connection: connection).run()
+              }
+            case .boot(let channel):
+              guard sessions.enter() else {
+                channel.channel.close(promise: nil)
+                continue
+              }
+              group.addTask {
+                defer { sessions.leave() }
+                await boot.run(channel)
+              }
             }
           }
           group.cancelAll()

@@ -84,6 +84,10 @@ final class Session: Sendable {
       caller = .user(user, token: Secret.hash(token), since: .now)
     case (.user, nil): caller = .anonymous
     case (.worker, .joinToken(let token)?):
+      if let instance = context.tickets.instance(of: token) {
+        (welcome.worker, caller) = try await connect(hello, credential: nil, ticket: instance)
+        break
+      }
       guard await context.accounts.isJoinToken(token) else {
         throw CallError(
           .unauthenticated,
@@ -106,10 +110,10 @@ final class Session: Sendable {
   }
 
   private func connect(
-    _ hello: WireHello, credential: String?
+    _ hello: WireHello, credential: String?, ticket: InstanceID? = nil
   ) async throws(CallError) -> (WireWorkerWelcome, Caller) {
     let welcome = try await context.engine.connect(
-      hello.worker, software: hello.software, credential: credential)
+      hello.worker, software: hello.software, credential: credential, ticket: ticket)
     let id = WorkerID(welcome.workerID)
     context.workers.add(id, epoch: welcome.epoch, wire)
     return (welcome, .worker(id, epoch: welcome.epoch))

@@ -14,6 +14,7 @@ struct SessionContext: Sendable {
   let events: EventWatch
   let workers: WorkerRegistry
   let cleanings: Cleanings
+  let tickets: Tickets
   /// With all remotes of the configuration.
   let transfer: Transfer
   let authorityPEM: String

@@ -4,21 +4,28 @@ import ScitqProtocol
 /// What users ask of workers and of the server itself.
 extension UserCalls {
   func listWorkers() async throws(CallError) -> WireWorkerList {
-    let rows: [(worker: WorkerRow, step: String?, workflow: Int64?)] = try await read {
+    let rows: [(worker: WorkerRow, step: String?, workflow: Int64?, host: RentedHost?)] = try await read {
       (db) throws(CallError) in
       do {
         return try Row.fetchAll(
           db,
           sql: """
-            SELECT worker.*, step.name AS step_name, step.workflow_id FROM worker
-            LEFT JOIN step ON step.id = worker.step_id WHERE worker.status <> 'deleted' ORDER BY worker.id
-            """
-        ).map { (WorkerRow($0), $0["step_name"], $0["workflow_id"]) }
+            SELECT worker.*, step.name AS step_name, step.workflow_id, flavor.name AS flavor_name, flavor.provider,
+              flavor.region, instance.price, instance.state, instance.address, instance.problem,
+              instance.problem_class, instance.suspended, instance.ends_at AS host_ends_at,
+              (SELECT sum((coalesce(ended_at, :now) - started_at) * instance.price) / 3.6e9
+                FROM instance_use WHERE instance_id = instance.id) AS cost
+            FROM worker LEFT JOIN step ON step.id = worker.step_id
+            LEFT JOIN instance ON instance.id = worker.instance_id
+            LEFT JOIN flavor ON flavor.id = instance.flavor_id
+            WHERE worker.status <> 'deleted' OR instance.state <> 'ended' ORDER BY worker.id
+            """, arguments: ["now": microsecondsNow()]
+        ).map { (WorkerRow($0), $0["step_name"], $0["workflow_id"], RentedHost($0)) }
       } catch { throw Engine.unavailable(error) }
     }
     let active = await context.engine.activeCounts()
     var list = WireWorkerList()
-    list.workers = rows.map { (row, step, workflow) in
+    list.workers = rows.map { (row, step, workflow, host) in
       var worker = WireWorker()
       worker.id = row.id.rawValue
       worker.name = row.name
@@ -40,6 +47,8 @@ extension UserCalls {
       worker.createdAt = row.createdAt
       worker.activeTasks = UInt32(clamping: active[row.id] ?? 0)
       worker.warnings = context.workers.presence(row.id)?.warnings ?? []
+      worker.endsAt = row.endsAt ?? 0
+      host?.describe(&worker)
       return worker
     }
     return list
@@ -140,5 +149,48 @@ extension UserCalls {
       for warning in worker.warnings { status.warnings.append("worker \(worker.name): \(warning)") }
     }
     return status
+  }
+}
+
+/// What is known of the host that was rented for a worker.
+private struct RentedHost: Sendable {
+  var flavor: String
+  var provider: String
+  var region: String
+  var price: Double
+  var cost: Double
+  var address: String
+  var problem: String?
+  var isSuspended: Bool
+  var endsAt: Int64
+
+  /// Nil: none was.
+  init?(_ row: Row) {
+    guard let flavor = row["flavor_name"] as String? else { return nil }
+    self.flavor = flavor
+    provider = row["provider"]
+    region = row["region"]
+    price = row["price"]
+    cost = row["cost"] ?? 0
+    address = row["address"]
+    if let kind = row["problem_class"] as String?, let text = row["problem"] as String? {
+      problem = "\(kind): \(text)"
+    }
+    isSuspended = row["suspended"]
+    endsAt = row["host_ends_at"] ?? 0
+  }
+
+  func describe(_ worker: inout WireWorker) {
+    worker.flavor = flavor
+    worker.provider = provider
+    worker.region = region
+    worker.price = price
+    worker.cost = cost
+    if worker.ipv4.isEmpty, !address.contains(":") { worker.ipv4 = address }
+    // Its row is history; its host is not.
+    if worker.status == "deleted" { worker.status = "deleting" }
+    if isSuspended { worker.status = "suspended" }
+    if let problem { worker.reason = problem }
+    if worker.endsAt == 0 { worker.endsAt = endsAt }
   }
 }

@@ -23,7 +23,7 @@ struct UserCalls {
   /// What changes something. A read-only user may change nothing but their own password.
   private static let changes: Set<ScitqProtocol.Method> = [
     .createTasks, .retryTask, .actOnTask, .editTask, .createWorkflow, .updateWorkflow, .actOnWorkflow,
-    .createStep, .updateStep, .actOnStep,
+    .createStep, .updateStep, .actOnStep, .createRecruiter, .updateRecruiter, .deleteRecruiter,
   ]
 
   /// Nil when the answer was a stream.
@@ -103,7 +103,8 @@ struct UserCalls {
       try needAdmin("delete workers")
       return try await ScitqServer.answer(Call.deleteWorkers, payload) { (request) async throws(CallError) in
         try await context.engine.ask {
-          .deleteWorkers(request.ids.map(WorkerID.init(rawValue:)), by: user, $0)
+          .deleteWorkers(
+            request.ids.map(WorkerID.init(rawValue:)), undeployed: request.undeployed, by: user, $0)
         }
         return WireEmpty()
       }
@@ -166,6 +167,7 @@ struct UserCalls {
         try await cleanWorkers(request.ids.map(WorkerID.init(rawValue:)))
       }
     default:
+      if let answer = try await answerFleet(method, payload) { return answer }
       throw CallError(.forbidden, "a user may not call \(method): it is for workers")
     }
   }

@@ -14,6 +14,8 @@ struct WorkflowRow: Sendable {
   var state: State
   /// Zero: no limit.
   var maximumWorkers: Int32
+  /// When as much was spent, nothing more is bought for it; nil: no limit.
+  var maximumCost: Double?
   var weightMilli: Int32
   var createdAt: Int64
 
@@ -35,6 +37,7 @@ struct WorkflowRow: Sendable {
     strategy = RunStrategy(rawValue: row["strategy"]) ?? .batch
     state = State(rawValue: row["state"]) ?? .suspended
     maximumWorkers = row["maximum_workers"]
+    maximumCost = row["maximum_cost"]
     weightMilli = row["weight_milli"]
     createdAt = row["created_at"]
   }
@@ -42,14 +45,16 @@ struct WorkflowRow: Sendable {
   func save(_ db: Database) throws {
     try db.execute(
       sql: """
-        INSERT INTO workflow (id, name, owner_id, strategy, state, maximum_workers, weight_milli, created_at)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+        INSERT INTO workflow (id, name, owner_id, strategy, state, maximum_workers, weight_milli, created_at,
+          maximum_cost)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
         ON CONFLICT (id) DO UPDATE SET name = excluded.name, strategy = excluded.strategy, state = excluded.state,
-          maximum_workers = excluded.maximum_workers, weight_milli = excluded.weight_milli
+          maximum_workers = excluded.maximum_workers, weight_milli = excluded.weight_milli,
+          maximum_cost = excluded.maximum_cost
         """,
       arguments: [
         id.rawValue, name, owner.rawValue, strategy.rawValue, state.rawValue, maximumWorkers, weightMilli,
-        createdAt,
+        createdAt, maximumCost,
       ])
   }
 

@@ -12,6 +12,9 @@ enum Schema {
     migrator.registerMigration("2: workflows, steps, jobs, suspension, roles") { db in
       try db.execute(sql: second)
     }
+    migrator.registerMigration("3: flavors, recruiters, rented hosts, costs") { db in
+      try db.execute(sql: third)
+    }
     return migrator
   }
 

@@ -8,6 +8,7 @@ enum TaskSpecRow {
     "id", "command", "container", "shell", "inputs", "resources", "output", "env", "container_options", "cpu",
     "memory_bytes", "disk_bytes", "gpu", "download_timeout_ms", "run_timeout_ms", "upload_timeout_ms",
     "publish", "publish_move", "skip_if_exists", "queue_timeout_ms", "retry_rules", "retry_delay_ms",
+    "time_estimate_ms",
   ]
   static let selection = columns.dropFirst().map { "task_spec.\($0)" }.joined(separator: ", ")
   static let insertion =
@@ -36,6 +37,7 @@ enum TaskSpecRow {
     statement.bind(spec.queueTimeoutMs)
     statement.bind(RetryRules.encode(spec.retryRules))
     statement.bind(spec.retryDelayMs)
+    statement.bind(spec.timeEstimateMs)
   }
 
   /// From the columns of `selection`, wherever in the row they begin.
@@ -65,6 +67,7 @@ enum TaskSpecRow {
     spec.queueTimeoutMs = row.integer()
     spec.retryRules = RetryRules.decode(row.text())
     spec.retryDelayMs = row.integer()
+    spec.timeEstimateMs = row.integer()
     return spec
   }
 

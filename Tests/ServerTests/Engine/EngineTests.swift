@@ -234,7 +234,7 @@ struct EngineTests {
       let task = try await world.submit()
       try await world.settle()
       let id = worker.id
-      try await world.engine.ask { .deleteWorkers([id], by: world.admin, $0) }
+      try await world.engine.ask { .deleteWorkers([id], undeployed: false, by: world.admin, $0) }
       #expect(try await world.status(task) == .pending)
       await #expect(throws: CallError.self) { try await worker.connect() }
     }

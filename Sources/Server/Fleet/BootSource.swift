@@ -1,0 +1,56 @@
+import Crypto
+import Foundation
+import ScitqProtocol
+import SystemPackage
+
+/// Where boot scripts have their parts from: the worker's program, this server's address and authority.
+actor BootSource {
+  private let configuration: Configuration.Fleet
+  private let server: String
+  private let authority: String
+  private let fingerprint: String
+  /// Of the program, by the state of its file: it may be replaced while the server runs.
+  private var hash: (modified: Date, bytes: Int, sha256: String)?
+
+  /// - Parameter server: where hosts reach this server: HOST:PORT.
+  init(configuration: Configuration.Fleet, server: String, authority: String, fingerprint: String) {
+    self.configuration = configuration
+    self.server = server
+    self.authority = authority
+    self.fingerprint = fingerprint
+  }
+
+  /// The program that hosts are given: as configured, or the one beside the server's own.
+  nonisolated var program: String {
+    configuration.workerBinary
+      ?? FilePath(Self.ownProgram()).removingLastComponent().appending("scitq-worker").string
+  }
+
+  private static func ownProgram() -> String {
+    (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? CommandLine.arguments[0]
+  }
+
+  func script(
+    for instance: InstanceRow, ticket: String, concurrency: Int, prefetch: Int
+  ) throws(ProviderError) -> BootScript {
+    BootScript(
+      server: server, authority: authority, authorityFingerprint: fingerprint, ticket: ticket,
+      sha256: try sha256(), name: instance.key, concurrency: concurrency, prefetch: prefetch, installs: true)
+  }
+
+  private func sha256() throws(ProviderError) -> String {
+    do {
+      let attributes = try FileManager.default.attributesOfItem(atPath: program)
+      let modified = attributes[.modificationDate] as? Date ?? .distantPast
+      let bytes = (attributes[.size] as? Int) ?? 0
+      if let hash, hash.modified == modified, hash.bytes == bytes { return hash.sha256 }
+      let data = try Data(contentsOf: URL(filePath: program), options: .mappedIfSafe)
+      let sum = Secret.hexadecimal(Array(SHA256.hash(data: data)))
+      hash = (modified, bytes, sum)
+      return sum
+    } catch {
+      throw ProviderError(
+        .misconfigured, "the worker's program \(program) cannot be read; say where it is by fleet.worker_binary")
+    }
+  }
+}

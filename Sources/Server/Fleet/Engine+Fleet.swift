@@ -1,0 +1,284 @@
+import GRDB
+import Scheduling
+import ScitqProtocol
+
+/// Recruitment: one snapshot, one plan, and its rows.
+extension Engine {
+  /// Looks at what is needed and does what follows. With every tick; costs nothing where nothing is rented.
+  func recruit() {
+    guard !fleet.recruiters.isEmpty || !fleet.instances.isEmpty else {
+      fleet.plan = FleetPlan()
+      return
+    }
+    for key in fleet.recruiters.keys where steps[key.step] == nil { fleet.recruiters[key] = nil }
+    noteIdle()
+    returnTheUseless()
+    let snapshot = snapshot(at: batch.now)
+    let plan = Recruitment.plan(snapshot)
+    for move in plan.recycled { recycle(move) }
+    for order in plan.bought {
+      guard let row = fleet.flavors[FlavorRow.Key(order.flavor)] else { continue }
+      self.order(
+        row, step: order.by.step, rank: order.by.rank, scope: .workflow, concurrency: order.concurrency,
+        prefetch: order.prefetch, by: .server)
+    }
+    for going in plan.returned { returnHost(of: going.worker, because: going.why, by: nil) }
+    let bought = Set(plan.bought.map(\.by))
+    for (key, before) in fleet.recruiters {
+      var after = before
+      after.needSince = plan.needSince[key]
+      if bought.contains(key) { after.boughtAt = batch.now }
+      if after != before { save(after) }
+    }
+    fleet.plan = plan
+  }
+
+  private func noteIdle() {
+    for row in workers.values where row.instance != nil {
+      let isBusy = !cluster.tasks(on: row.id).isEmpty
+      if isBusy || fleet.busy.contains(row.id) {
+        if var instance = fleet.instance(of: row), !instance.hasWorked {
+          instance.hasWorked = true
+          save(instance)
+        }
+      }
+      if isBusy {
+        fleet.idleSince[row.id] = nil
+      } else if fleet.busy.contains(row.id) || fleet.idleSince[row.id] == nil {
+        fleet.idleSince[row.id] = row.status == .deploying ? row.createdAt : batch.now
+      }
+    }
+    fleet.busy = []
+  }
+
+  /// Hosts of workers that are lost for long, have left, keep failing, or never came.
+  private func returnTheUseless() {
+    let patience = configuration.fleet
+    for row in workers.values.sorted(by: { $0.id < $1.id }) {
+      guard let instance = fleet.instance(of: row), !instance.isUnwanted else { continue }
+      if row.status == .lost, batch.now - row.lastBeatAt > patience.idleTimeout.microseconds {
+        returnHost(of: row.id, because: "it was lost and has not come back", by: nil)
+      } else if fleet.leaving.contains(row.id), ready[row.id] == nil, cluster.tasks(on: row.id).isEmpty {
+        returnHost(of: row.id, because: "it has left", by: nil)
+      } else if row.wish == .quarantine, !row.permanent, cluster.tasks(on: row.id).isEmpty {
+        returnHost(of: row.id, because: row.wishReason ?? "it is quarantined", by: nil)
+      } else if row.status == .deploying, let deployedAt = instance.deployedAt,
+        batch.now - deployedAt > patience.deployTimeout.microseconds
+      {
+        returnHost(of: row.id, because: "its host never reported", by: nil)
+      }
+    }
+  }
+
+  /// What recruitment is decided by.
+  func snapshot(at now: Int64) -> FleetSnapshot {
+    var snapshot = FleetSnapshot(now: now)
+    snapshot.patience = Patience(
+      idle: configuration.fleet.idleTimeout.microseconds,
+      newcomer: configuration.fleet.newWorkerIdleTimeout.microseconds)
+    snapshot.recruiters = Array(fleet.recruiters.values)
+    for row in workers.values where row.status != .lost {
+      let flavor = fleet.instance(of: row).flatMap { fleet.flavor(of: $0) }
+      guard row.step != nil || flavor != nil else { continue }
+      var capacity = row.capacity(at: now)
+      if row.status == .deploying, let flavor {
+        capacity = flavor.offer(isDefaultRegion: false, now: now).capacity
+      }
+      let instance = fleet.instance(of: row)
+      snapshot.workers.append(
+        FleetWorker(
+          id: row.id, step: row.step, scope: row.scope, concurrency: Int(row.concurrency),
+          loadMilli: cluster.loadMilli(of: row.id), capacity: capacity, flavor: flavor?.flavor, rank: row.rank,
+          isDeploying: row.status == .deploying,
+          isAvailable: cluster.worker(row.id)?.isAssignable ?? false,
+          isLeaving: instance?.isUnwanted == true || row.status == .draining || row.wish == .drain,
+          isPermanent: row.permanent, hasWorked: instance?.hasWorked ?? true,
+          idleSince: fleet.idleSince[row.id]))
+    }
+    let wanted = Set(fleet.recruiters.keys.map(\.step)).union(snapshot.workers.compactMap(\.step))
+    for id in wanted {
+      guard let workflow = workflow(of: id) else { continue }
+      let counts = cluster.statusCounts(of: id)
+      snapshot.steps[id] = StepNeed(
+        workflow: workflow.id, demands: cluster.demands(of: id),
+        coming: counts[.pending] + counts[.waiting] + counts[.inactive] + counts[.suspended],
+        isHeld: workflow.state != .running || steps[id]?.isSuspended == true)
+      guard snapshot.workflows[workflow.id] == nil else { continue }
+      snapshot.workflows[workflow.id] = WorkflowBounds(
+        maximumWorkers: workflow.maximumWorkers > 0 ? Int(workflow.maximumWorkers) : nil,
+        isSpent: workflow.maximumCost.map { cost(of: workflow.id, at: now) >= $0 } ?? false)
+    }
+    var defaults: [String: String] = [:]
+    for provider in configuration.providers { defaults[provider.name] = provider.regions.first }
+    snapshot.offers = fleet.flavors.values.filter { !$0.isGone && defaults[$0.flavor.provider] != nil }
+      .sorted { $0.id < $1.id }
+      .map {
+        $0.offer(isDefaultRegion: defaults[$0.flavor.provider] == $0.flavor.region, now: now)
+      }
+    snapshot.regions = bounds(at: now)
+    return snapshot
+  }
+
+  /// What may be had of each region, by the configuration and by what was learned.
+  private func bounds(at now: Int64) -> [Region: RegionBounds] {
+    var bounds: [Region: RegionBounds] = [:]
+    for provider in configuration.providers {
+      for name in provider.regions {
+        let quota = provider.quotas[name] ?? .init()
+        bounds[Region(provider: provider.name, name: name)] = RegionBounds(
+          cpu: quota.cpu, memory: quota.memory, instances: quota.instances)
+      }
+    }
+    for (region, used) in fleet.used() { bounds[region, default: RegionBounds()].used = used }
+    for (region, row) in fleet.regions {
+      bounds[region, default: RegionBounds()].obstacle = row.obstacle(now)
+      if let learned = row.learnedInstances, let until = row.learnedUntil, until > now {
+        let known = bounds[region]?.instances ?? .max
+        bounds[region]?.instances = min(known, learned)
+      }
+    }
+    return bounds
+  }
+
+  /// What rented hosts have cost a workflow until now.
+  func cost(of workflow: WorkflowID, at now: Int64) -> Double {
+    fleet.uses.reduce(fleet.paid[workflow] ?? 0) { sum, use in
+      guard let step = use.value.step, steps[step]?.workflow == workflow,
+        let instance = fleet.instances[use.key]
+      else { return sum }
+      return sum + FleetState.cost(instance.price, from: use.value.since, to: now)
+    }
+  }
+
+  // MARK: What a plan says
+
+  private func recycle(_ move: FleetPlan.Recycled) {
+    guard var row = workers[move.worker] else { return }
+    let old = row.step
+    row.step = move.to.step
+    row.rank = move.to.rank
+    row.concurrency = Int32(clamping: move.concurrency)
+    row.prefetch = Int32(clamping: move.prefetch)
+    row.isConfigured = true
+    set(row)
+    announcement.settings[row.id] = settings(row)
+    charge(row.instance, to: move.to.step)
+    batch.event(
+      worker: row.id, "recycled",
+      reason: "from \(old.map { "step \($0)" } ?? "no step") to step \(move.to.step)")
+  }
+
+  /// Writes an order; its provider is called once it is durable.
+  @discardableResult
+  func order(
+    _ flavor: FlavorRow, step: StepID?, rank: Int?, scope: WorkerScope, concurrency: Int, prefetch: Int,
+    by user: User
+  ) -> WorkerRow {
+    let id = InstanceID(fleet.nextInstance)
+    fleet.nextInstance += 1
+    let worker = WorkerID(nextWorker)
+    nextWorker += 1
+    let instance = InstanceRow(
+      id: id, key: "scitq-\(fleet.server)-\(id)", flavorID: flavor.id, worker: worker, user: user.id,
+      price: flavor.flavor.price, now: batch.now)
+    var row = WorkerRow(
+      id: worker, name: instance.key, instance: instance, concurrency: concurrency, prefetch: prefetch,
+      step: step)
+    row.scope = scope
+    row.rank = rank
+    set(row)
+    save(instance)
+    batch.event(
+      worker: worker, "ordered", user: user == .server ? nil : user.id,
+      reason: "\(flavor.flavor.name) in \(flavor.region)")
+    return row
+  }
+
+  /// Lets a rented worker go: what it has is given to others, and its host is returned once that is durable.
+  func returnHost(of id: WorkerID, because why: String, by user: UserID?) {
+    guard var row = workers[id] else { return }
+    for task in cluster.tasks(on: id) { lose(task, because: "worker \(row.name) was returned", Known()) }
+    guard cluster.tasks(on: id).isEmpty else { return }
+    forget(&row, "returned", because: why, by: user)
+    guard var instance = fleet.instance(of: row) else { return }
+    instance.isUnwanted = true
+    instance.nextAttemptAt = nil
+    instance.problem = nil
+    // One that nobody was asked for needs no returning.
+    if instance.state == .ordered, instance.attempts == 0 { end(&instance) }
+    save(instance)
+  }
+
+  /// Its row stays, for history.
+  func forget(_ row: inout WorkerRow, _ what: String, because why: String?, by user: UserID?) {
+    cluster.removeWorker(row.id)
+    failures.forget(worker: row.id)
+    row.status = .deleted
+    row.credentialHash = nil
+    workers[row.id] = nil
+    ready[row.id] = nil
+    fleet.idleSince[row.id] = nil
+    fleet.leaving.remove(row.id)
+    batch.writes.append { [row] db in try row.save(db) }
+    batch.event(worker: row.id, what, user: user, reason: why)
+    announcement.closed.append((row.id, CallError(.unauthenticated, "the worker was deleted")))
+  }
+
+  // MARK: Rows
+
+  func save(_ recruiter: Recruiter) {
+    fleet.recruiters[recruiter.key] = recruiter
+    batch.writes.append { db in try recruiter.save(db) }
+  }
+
+  func save(_ flavor: FlavorRow) {
+    fleet.flavors[flavor.key] = flavor
+    fleet.flavorKeys[flavor.id] = flavor.key
+    batch.writes.append { db in try flavor.save(db) }
+  }
+
+  func save(_ region: RegionRow) {
+    fleet.regions[region.region] = region
+    batch.writes.append { db in try region.save(db) }
+  }
+
+  func save(_ instance: InstanceRow) {
+    fleet.instances[instance.id] = instance.state == .ended ? nil : instance
+    batch.writes.append { db in try instance.save(db) }
+    announcement.hasErrands = true
+  }
+
+  /// From now on it is paid for by that step.
+  func charge(_ instance: InstanceID?, to step: StepID?) {
+    guard let instance, let row = fleet.instances[instance] else { return }
+    closeUse(of: row)
+    fleet.uses[instance] = FleetState.Use(step: step, since: batch.now)
+    batch.writes.append { [now = batch.now] db in
+      try db.execute(
+        sql: """
+          INSERT INTO instance_use (instance_id, step_id, started_at) VALUES (?, ?, ?)
+          ON CONFLICT DO UPDATE SET step_id = excluded.step_id
+          """, arguments: [instance.rawValue, step?.rawValue ?? 0, now])
+    }
+  }
+
+  func closeUse(of instance: InstanceRow) {
+    guard let use = fleet.uses.removeValue(forKey: instance.id) else { return }
+    if let workflow = workflow(of: use.step)?.id {
+      fleet.paid[workflow, default: 0] += FleetState.cost(instance.price, from: use.since, to: batch.now)
+    }
+    batch.writes.append { [now = batch.now] db in
+      try db.execute(
+        sql: "UPDATE instance_use SET ended_at = ? WHERE instance_id = ? AND ended_at IS NULL",
+        arguments: [now, instance.id.rawValue])
+    }
+  }
+
+  /// Nothing of it exists any more, or ever did.
+  func end(_ instance: inout InstanceRow) {
+    closeUse(of: instance)
+    instance.state = .ended
+    instance.endedAt = batch.now
+    fleet.missing[instance.id] = nil
+  }
+}
