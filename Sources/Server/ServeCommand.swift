@@ -92,7 +92,8 @@ struct ServeCommand: AsyncParsableCommand {
       privateKey: .privateKey(try NIOSSLPrivateKey(bytes: Array(identity.privateKeyPEM.utf8), format: .pem)))
     tls.minimumTLSVersion = .tlsv13
     let boot = BootSource(
-      configuration: configuration.fleet, server: Self.serverAddress(configuration),
+      configuration: configuration.fleet, name: names[0], port: configuration.server.listen.port,
+      addressFile: directory.appending("address"),
       authority: identity.authorityPEM, fingerprint: identity.fingerprint)
     let listener = Listener(
       context: context,
@@ -116,15 +117,6 @@ struct ServeCommand: AsyncParsableCommand {
     await transfer.stop()
     await logs.settle()
     try await threads.shutdownGracefully()
-  }
-
-  /// Where hosts reach this server.
-  private static func serverAddress(_ configuration: Configuration) -> String {
-    let port = configuration.server.listen.port
-    guard let given = configuration.fleet.serverAddress else {
-      return "\(configuration.server.name ?? ProcessInfo.processInfo.hostName):\(port)"
-    }
-    return ServerAddress(given).map { "\($0)" } ?? given
   }
 
   /// The token by which workers join, with the fingerprint by which they know this server.

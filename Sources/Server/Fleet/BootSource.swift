@@ -6,16 +6,25 @@ import SystemPackage
 /// Where boot scripts have their parts from: the worker's program, this server's address and authority.
 actor BootSource {
   private let configuration: Configuration.Fleet
-  private let server: String
+  private let name: String
+  private let port: Int
+  private let addressFile: FilePath
   private let authority: String
   private let fingerprint: String
   /// Of the program, by the state of its file: it may be replaced while the server runs.
   private var hash: (modified: Date, bytes: Int, sha256: String)?
 
-  /// - Parameter server: where hosts reach this server: HOST:PORT.
-  init(configuration: Configuration.Fleet, server: String, authority: String, fingerprint: String) {
+  /// - Parameters:
+  ///   - name: by which the server is known, where nothing else is configured.
+  ///   - port: that it listens on; 0: the one that `addressFile` tells.
+  init(
+    configuration: Configuration.Fleet, name: String, port: Int, addressFile: FilePath, authority: String,
+    fingerprint: String
+  ) {
     self.configuration = configuration
-    self.server = server
+    self.name = name
+    self.port = port
+    self.addressFile = addressFile
     self.authority = authority
     self.fingerprint = fingerprint
   }
@@ -34,8 +43,18 @@ actor BootSource {
     for instance: InstanceRow, ticket: String, concurrency: Int, prefetch: Int
   ) throws(ProviderError) -> BootScript {
     BootScript(
-      server: server, authority: authority, authorityFingerprint: fingerprint, ticket: ticket,
+      server: server(), authority: authority, authorityFingerprint: fingerprint, ticket: ticket,
       sha256: try sha256(), name: instance.key, concurrency: concurrency, prefetch: prefetch, installs: true)
+  }
+
+  /// Where hosts reach this server: HOST:PORT.
+  private func server() -> String {
+    if let given = configuration.serverAddress { return ServerAddress(given).map { "\($0)" } ?? given }
+    guard port == 0 else { return "\(name):\(port)" }
+    let address = (try? String(contentsOfFile: addressFile.string, encoding: .utf8)).flatMap {
+      ServerAddress($0.trimmingCharacters(in: .whitespacesAndNewlines))
+    }
+    return "\(name):\(address?.port ?? ServerAddress.defaultPort)"
   }
 
   private func sha256() throws(ProviderError) -> String {

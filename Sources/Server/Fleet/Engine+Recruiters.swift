@@ -77,7 +77,7 @@ extension Engine {
     if request.hasConcurrencyMin { wire.concurrencyMin = request.concurrencyMin }
     if request.hasConcurrencyMax { wire.concurrencyMax = request.concurrencyMax }
     if request.hasPrefetch { (wire.prefetch, wire.prefetchPercent) = (request.prefetch, 0) }
-    if request.hasPrefetchPercent { (wire.prefetch, wire.prefetchPercent) = (0, request.prefetchPercent) }
+    if request.hasPrefetchPercent, request.prefetchPercent > 0 || !request.hasPrefetch { (wire.prefetch, wire.prefetchPercent) = (0, request.prefetchPercent) }
     if request.hasMaximumWorkers { wire.maximumWorkers = request.maximumWorkers }
     if request.hasRounds { wire.rounds = request.rounds }
     if request.hasTimeout { wire.timeout = request.timeout }

@@ -18,7 +18,6 @@ struct Listener: Service {
   let logger: Logger
 
   func run() async throws {
-    let limit = context.configuration.limits.maxConnections
     let server = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
       .serverChannelOption(.backlog, value: 1024)
       .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
@@ -27,43 +26,26 @@ struct Listener: Service {
       .bind(host: host, port: port) { channel in
         let remote = channel.remoteAddress
         let isLocal = remote?.ipAddress.map { $0 == "::1" || $0.hasPrefix("127.") } ?? false
-        let visitor = channel.eventLoop.makePromise(of: Doorman.Visitor.self)
-        do {
+        return channel.eventLoop.makeCompletedFuture {
+          let visitor = channel.eventLoop.makePromise(of: Doorman.Visitor.self)
           let pipeline = channel.pipeline.syncOperations
           try pipeline.addHandler(NIOSSLServerHandler(context: tls))
           try pipeline.addHandler(Doorman(deflate: !isLocal, visitor: visitor))
-        } catch { visitor.fail(error) }
-        return visitor.futureResult
+          return visitor.futureResult
+        }
       }
     let address = server.channel.localAddress
     let shown = ServerAddress(host: host == "0.0.0.0" ? "127.0.0.1" : host, port: address?.port ?? port)
     try PrivateFolder.write("\(shown)\n", to: addressFile, mode: [.ownerReadWrite, .groupRead, .otherRead])
     logger.info("listening", metadata: ["address": "\(ServerAddress(host: host, port: shown.port))"])
-    let sessions = SessionCount(limit: limit)
+    let sessions = SessionCount(limit: context.configuration.limits.maxConnections)
     try await withGracefulShutdownHandler {
       try await server.executeThenClose { connections in
         try await withThrowingDiscardingTaskGroup { group in
           for try await visitor in connections {
-            switch visitor {
-            case .session(let connection):
-              guard sessions.enter() else {
-                Wire(channel: connection.channel).end(
-                  CallError(.exhausted, "the server has its limit of \(limit) connections; try again later"))
-                continue
-              }
-              group.addTask {
-                defer { sessions.leave() }
-                await Session(context: context, connection: connection).run()
-              }
-            case .boot(let channel):
-              guard sessions.enter() else {
-                channel.channel.close(promise: nil)
-                continue
-              }
-              group.addTask {
-                defer { sessions.leave() }
-                await boot.run(channel)
-              }
+            group.addTask {
+              guard let visitor = try? await visitor.get() else { return }
+              await receive(visitor, sessions)
             }
           }
           group.cancelAll()
@@ -71,6 +53,26 @@ struct Listener: Service {
       }
     } onGracefulShutdown: {
       server.channel.close(promise: nil)
+    }
+  }
+
+  private func receive(_ visitor: Doorman.Visitor, _ sessions: SessionCount) async {
+    guard sessions.enter() else {
+      switch visitor {
+      case .session(let connection):
+        Wire(channel: connection.channel).end(
+          CallError(
+            .exhausted,
+            "the server has its limit of \(context.configuration.limits.maxConnections) connections; try again later"
+          ))
+      case .boot(let channel): channel.channel.close(promise: nil)
+      }
+      return
+    }
+    defer { sessions.leave() }
+    switch visitor {
+    case .session(let connection): await Session(context: context, connection: connection).run()
+    case .boot(let channel): await boot.run(channel)
     }
   }
 }

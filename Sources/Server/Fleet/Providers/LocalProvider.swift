@@ -79,6 +79,9 @@ struct LocalProvider: Provider {
     // It holds our pipes until it has written down which process it is: when this returns, the host is known.
     let start = ["--fork", "sh", home.appending("start.sh").string]
     try await ClientProgram(program: "setsid").checked(start, deadline: .seconds(30)) { _ in .misconfigured }
+    for _ in 0..<200 where HostProcess(at: home.appending("process")) == nil {
+      try? await Task.sleep(for: .milliseconds(25))
+    }
     guard HostProcess(at: home.appending("process")) != nil else {
       throw ProviderError(.transient, "no process could be started in \(home)")
     }
