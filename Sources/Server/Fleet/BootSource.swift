@@ -40,21 +40,26 @@ actor BootSource {
   }
 
   func script(
-    for instance: InstanceRow, ticket: String, concurrency: Int, prefetch: Int
+    for instance: InstanceRow, ticket: String, concurrency: Int, prefetch: Int, isLocal: Bool
   ) throws(ProviderError) -> BootScript {
     BootScript(
-      server: server(), authority: authority, authorityFingerprint: fingerprint, ticket: ticket,
+      server: server(isLocal: isLocal), authority: authority, authorityFingerprint: fingerprint, ticket: ticket,
       sha256: try sha256(), name: instance.key, concurrency: concurrency, prefetch: prefetch, installs: true)
   }
 
-  /// Where hosts reach this server: HOST:PORT.
-  private func server() -> String {
-    if let given = configuration.serverAddress { return ServerAddress(given).map { "\($0)" } ?? given }
-    guard port == 0 else { return "\(name):\(port)" }
+  /// Where hosts reach this server: HOST:PORT. Those on its own machine need no name of it.
+  private func server(isLocal: Bool) -> String {
+    let given = configuration.serverAddress
+    if !isLocal, let given, given.contains(":") { return given }
+    return "\(isLocal ? "127.0.0.1" : given ?? name):\(ownPort())"
+  }
+
+  private func ownPort() -> Int {
+    if port != 0 { return port }
     let address = (try? String(contentsOfFile: addressFile.string, encoding: .utf8)).flatMap {
       ServerAddress($0.trimmingCharacters(in: .whitespacesAndNewlines))
     }
-    return "\(name):\(address?.port ?? ServerAddress.defaultPort)"
+    return address?.port ?? ServerAddress.defaultPort
   }
 
   private func sha256() throws(ProviderError) -> String {

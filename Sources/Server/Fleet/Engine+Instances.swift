@@ -4,7 +4,8 @@ import ScitqProtocol
 
 /// What providers answer, and what follows from it.
 extension Engine {
-  /// What is to be asked of providers now. Where one has just failed, it is asked for one thing at a time.
+  /// What is to be asked of providers now. Of one that has not shown yet that it does what it is asked, or has just not
+  /// done it, one host at a time.
   func errands(besides underWay: Set<InstanceID>) -> [FleetErrand] {
     let now = microsecondsNow()
     var errands: [FleetErrand] = []
@@ -22,7 +23,7 @@ extension Engine {
       // One that may exist is looked for, also when nobody wants it any more.
       let region = fleet.regions[flavor.region]
       if !row.isUnwanted, (region?.blockedUntil ?? 0) > now { continue }
-      if (region?.failures ?? 0) > 0, !probed.insert(flavor.region).inserted { continue }
+      if !fleet.trusted.contains(flavor.region), !probed.insert(flavor.region).inserted { continue }
       let worker = workers[row.worker]
       errands.append(
         .deploy(
@@ -95,6 +96,7 @@ extension Engine {
     save(row)
     if !isFree { charge(id, to: workers[row.worker]?.step) }
     if let flavor = fleet.flavor(of: row) {
+      fleet.trusted.insert(flavor.region)
       relieve(flavor.region)
       if flavor.blockCount > 0 {
         var flavor = flavor
@@ -110,6 +112,7 @@ extension Engine {
   private func refused(_ id: InstanceID, _ error: ProviderError) {
     guard var row = fleet.instances[id], row.state == .ordered, var flavor = fleet.flavor(of: row) else { return }
     let now = batch.now
+    fleet.trusted.remove(flavor.region)
     var region = fleet.regions[flavor.region] ?? RegionRow(flavor.region)
     func waiting(_ matches: (FlavorRow) -> Bool) -> [InstanceRow] {
       fleet.instances.values.filter {

@@ -110,7 +110,8 @@ struct Fleet: Service {
       }
       do throws(ProviderError) {
         let script = try await boot.script(
-          for: row, ticket: tickets.ticket(for: row.id), concurrency: concurrency, prefetch: prefetch)
+          for: row, ticket: tickets.ticket(for: row.id), concurrency: concurrency, prefetch: prefetch,
+          isLocal: provider is LocalProvider)
         let instance = try await provider.deploy(
           InstanceOrder(key: row.key, flavor: flavor, boot: script, concurrency: concurrency))
         await tell(.deployed(row.id, instance, isFree: isFree(instance, provider)))
