@@ -115,6 +115,7 @@ let package = Package(
         .product(name: "Crypto", package: "swift-crypto"),
         .product(name: "Logging", package: "swift-log"),
         .product(name: "NIOCore", package: "swift-nio"),
+        .product(name: "NIOHTTP1", package: "swift-nio"),
         .product(name: "NIOPosix", package: "swift-nio"),
         .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
         .product(name: "UnixSignals", package: "swift-service-lifecycle"),
@@ -191,7 +192,17 @@ let package = Package(
         "Fleet/azure_standin.py", "Fleet/boot_server.py", "Fleet/slurm_world.sh",
       ],
       swiftSettings: settings),
-    .testTarget(name: "WorkerTests", dependencies: ["ScitqWorker", "Transfer"], swiftSettings: settings),
+    .testTarget(
+      name: "WorkerTests",
+      dependencies: [
+        "ScitqWorker",
+        "Transfer",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "NIOCore", package: "swift-nio"),
+        .product(name: "NIOHTTP1", package: "swift-nio"),
+        .product(name: "NIOPosix", package: "swift-nio"),
+      ],
+      swiftSettings: settings),
     .testTarget(name: "ClientTests", dependencies: ["ScitqClient"], swiftSettings: settings),
     .testTarget(
       name: "EndToEndTests",

@@ -160,6 +160,38 @@ need_moto() {
   fi
 }
 
+# need_hosts : what the tests of hosts on this machine start: boot scripts, the provider of the documentation, sshd.
+need_hosts() { need_packages curl openssl jq procps util-linux openssh-server openssh-client; }
+
+# need_slurm : a cluster's queue. The tests start its daemons, on ports and in a folder of their own.
+need_slurm() { need_packages slurm-wlm munge; }
+
+# need_client PROGRAM PACKAGE : a cloud's own client, from PyPI in an environment of its own, on PATH.
+need_client() {
+  if command -v "$1" >/dev/null; then return 0; fi
+  local home=$SCITQ_CACHE/$1 log=$PARTS/$1.log
+  if [ ! -x "$home/bin/$1" ]; then
+    need_packages python3-venv
+    say "fetching $1"
+    mkdir -p "$SCITQ_CACHE"
+    { /usr/bin/python3 -m venv "$home" && "$home/bin/pip" install -q "$2"; } >"$log" 2>&1 ||
+      { tail -n 5 "$log" >&2; fail "$2 could not be fetched from PyPI: install it."; }
+  fi
+  mkdir -p "$PARTS/bin"
+  ln -sf "$home/bin/$1" "$PARTS/bin/"
+  case :$PATH: in *:$PARTS/bin:*) ;; *) export PATH=$PARTS/bin:$PATH ;; esac
+}
+need_openstack() { need_client openstack python-openstackclient; }
+# Large: some 700 MB.
+need_az() { need_client az azure-cli; }
+
+# need_gcloud : the client of another cloud. It comes from no package registry, so that nothing fetches it here: where it
+# is not installed, its tests are left out.
+need_gcloud() {
+  command -v gcloud >/dev/null ||
+    say "There is no gcloud on PATH (https://cloud.google.com/sdk/docs/install): the tests of its hosts are left out."
+}
+
 # ── Docker ───────────────────────────────────────────────────────────────────────────────────────
 
 # need_docker : an engine that answers, the machine's own or one started here and stopped at the end.

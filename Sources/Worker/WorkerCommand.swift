@@ -45,6 +45,14 @@ struct WorkerCommand: AsyncParsableCommand {
       """,
     version: Connection.software)
 
+  /// Which metadata service is asked.
+  enum Metadata: String, ExpressibleByArgument, CaseIterable {
+    case aws, azure, gcp
+    case nobody = "none"
+
+    var cloud: EvictionWatch.Cloud? { EvictionWatch.Cloud(rawValue: rawValue) }
+  }
+
   enum Engine: String, ExpressibleByArgument, CaseIterable { case docker, podman, bare }
 
   @Option(help: "Where the server listens: HOST or HOST:PORT. [SCITQ_SERVER]")
@@ -67,6 +75,9 @@ struct WorkerCommand: AsyncParsableCommand {
   var permanent = false
   @Option(help: "What runs containers; bare: nothing does. Without it, docker where there is one.")
   var engine: Engine?
+  @Option(
+    help: "Whose metadata service tells that this host is taken back; none without it. [SCITQ_METADATA]")
+  var metadata: Metadata?
   @Option(help: "The name to register under; without it, the host's name.")
   var name: String?
   @Option(help: "trace, debug, info, notice, warning or error.")
@@ -118,6 +129,8 @@ struct WorkerCommand: AsyncParsableCommand {
       )
     }
 
+    let eviction = try evictionWatch(environment, logger)
+    let job = BatchJob(environment: environment)
     let engines = await makeEngines(paths, enrolment.storeID, logger)
     var identity = WireWorkerIdentity()
     identity.hostname = HostProbe.hostname()
@@ -126,9 +139,10 @@ struct WorkerCommand: AsyncParsableCommand {
     identity.concurrency = concurrency
     identity.prefetch = prefetch
     identity.permanent = permanent
+    identity.endsAt = job.endsAt ?? 0
     identity.host = await HostProbe.describe(
       store: paths.root, maxCPU: maxCpu, maxMemory: maxMem.map { Int64($0 * Double(1 << 30)) },
-      engines: engines.names)
+      job: job, engines: engines.names)
 
     let journal = try Journal(at: paths.journal, logger: logger)
     let transfer = Transfer(remotes: Remotes([:]), directory: paths.transfer, logger: logger)
@@ -136,7 +150,7 @@ struct WorkerCommand: AsyncParsableCommand {
     let agent = Agent(
       Agent.Setup(
         store: paths, identity: identity, engines: engines, transfer: transfer, journal: journal,
-        enrolment: enrolment, logger: logger
+        enrolment: enrolment, logger: logger, eviction: eviction
       ) { hello, onPush async throws(CallError) in
         let trust = try await enrolment.trust(address, certificateFile: certificateFile)
         return try await Connection.open(to: address, trust: trust, hello: hello, onPush: onPush)
@@ -168,6 +182,27 @@ struct WorkerCommand: AsyncParsableCommand {
       throw Sentence("\(text) is not an address of a server; HOST or HOST:PORT would be")
     }
     return address
+  }
+
+  /// Nil where nobody is asked, which is so unless it is said: on a host that is in no cloud, whoever answers
+  /// at that address is not to be believed.
+  func evictionWatch(_ environment: [String: String], _ logger: Logger) throws -> EvictionWatch? {
+    var metadata = metadata
+    if metadata == nil, let text = environment["SCITQ_METADATA"], !text.isEmpty {
+      metadata = Metadata(rawValue: text)
+      if metadata == nil {
+        let known = Metadata.allCases.map(\.rawValue).joined(separator: ", ")
+        throw Sentence("SCITQ_METADATA is \(text), which is not one of \(known)")
+      }
+    }
+    guard let cloud = metadata?.cloud else { return nil }
+    guard let text = environment["SCITQ_METADATA_ADDRESS"], !text.isEmpty else {
+      return EvictionWatch(cloud, logger: logger)
+    }
+    guard let service = MetadataService(text) else {
+      throw Sentence("SCITQ_METADATA_ADDRESS is \(text), which is not HOST or HOST:PORT")
+    }
+    return EvictionWatch(cloud, service, logger: logger)
   }
 
   private func joinToken(_ environment: [String: String]) throws -> String? {

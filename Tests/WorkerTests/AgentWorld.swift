@@ -17,9 +17,10 @@ struct World {
   let agent: Agent
   let journal: Journal
 
-  init(_ folder: FilePath, _ server: FakeServer, _ engine: any ExecutionEngine, token: String? = "join")
-    throws
-  {
+  init(
+    _ folder: FilePath, _ server: FakeServer, _ engine: any ExecutionEngine, token: String? = "join",
+    eviction: EvictionWatch? = nil, endsAt: Int64 = 0
+  ) throws {
     self.folder = folder
     self.server = server
     let store = StorePaths(folder.appending("store"))
@@ -28,13 +29,15 @@ struct World {
     identity.host.cpu = 8
     identity.host.memoryBytes = 8 << 30
     identity.concurrency = server.state.withLock { $0.settings.concurrency }
+    identity.endsAt = endsAt
     journal = try Journal(at: store.journal, logger: quiet)
     agent = Agent(
       Agent.Setup(
         store: store, identity: identity,
         engines: Engines(container: nil, process: engine, names: ["bare"]),
         transfer: Transfer(remotes: Remotes([:]), directory: store.transfer, logger: quiet), journal: journal,
-        enrolment: try Enrolment(store: store, token: token), logger: quiet, connect: server.connector))
+        enrolment: try Enrolment(store: store, token: token), logger: quiet, eviction: eviction,
+        connect: server.connector))
   }
 }
 

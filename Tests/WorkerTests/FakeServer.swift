@@ -17,6 +17,9 @@ final class FakeServer: Sendable {
     var superseded: Set<TaskID> = []
     var leaves = 0
     var beats = 0
+    /// What people were told of the host, each once, in order.
+    var warnings: [String] = []
+    var hello: WireHello?
     var isAway = false
     var isDeleted = false
     var link: FakeLink?
@@ -47,6 +50,7 @@ final class FakeServer: Sendable {
         if state.isAway { throw CallError(.unavailable, "the server is away") }
         if state.isDeleted { throw CallError(.unauthenticated, "unknown credential") }
         state.link = link
+        state.hello = hello
       }
       return link
     }
@@ -124,6 +128,11 @@ final class FakeServer: Sendable {
         return WireEmpty()
       case (.beat, _):
         state.beats += 1
+        if let beat = request as? WireBeat {
+          for warning in beat.warnings where !state.warnings.contains(warning) {
+            state.warnings.append(warning)
+          }
+        }
         return WireEmpty()
       case (.leave, _):
         state.leaves += 1

@@ -23,6 +23,8 @@ struct BootScript: Sendable {
   var folder = "/var/lib/scitq"
   /// Whether the worker becomes the script itself (a batch job), instead of going on after it.
   var staysInForeground = false
+  /// Whose metadata service tells when the host is taken back: aws, azure, gcp or none.
+  var metadata = "none"
 
   var text: String {
     Self.template
@@ -33,7 +35,7 @@ struct BootScript: Sendable {
       .replacing("@SHA256@", with: sha256).replacing("@NAME@", with: name)
       .replacing("@CONCURRENCY@", with: "\(concurrency)").replacing("@PREFETCH@", with: "\(prefetch)")
       .replacing("@FOLDER@", with: folder).replacing("@INSTALL@", with: installs ? "yes" : "no")
-      .replacing("@FOREGROUND@", with: staysInForeground ? "yes" : "no")
+      .replacing("@METADATA@", with: metadata).replacing("@FOREGROUND@", with: staysInForeground ? "yes" : "no")
   }
 
   private static let template = String(decoding: PackageResources.boot_sh, as: UTF8.self)

@@ -39,14 +39,18 @@ struct ClientProgram: Sendable {
       })
     var options = PlatformOptions()
     options.processGroupID = 0
-    options.teardownSequence = [.gracefulShutDown(allowedDurationToNextStep: .seconds(2))]
+    options.teardownSequence = [
+      .gracefulShutDown(toProcessGroup: true, allowedDurationToNextStep: .seconds(2))
+    ]
     return await withTaskGroup(of: Answer?.self) { [options] group in
       group.addTask {
         do {
+          let file = try Self.file(holding: input)
           let result = try await Subprocess.run(
             program.contains("/") ? .path(FilePath(program)) : .name(program),
             arguments: Arguments(arguments), environment: .inherit.updating(variables),
-            platformOptions: options, input: .array(Array(input.utf8)), output: .bytes(limit: 256 << 20),
+            platformOptions: options, input: .fileDescriptor(file, closeAfterSpawningProcess: true),
+            output: .bytes(limit: 256 << 20),
             error: .string(limit: 1 << 20))
           let code: Int32 =
             switch result.terminationStatus {
@@ -69,6 +73,24 @@ struct ClientProgram: Sendable {
           code: -2, output: [],
           error: "\(program) \(arguments.prefix(3).joined(separator: " ")) did not end within \(deadline)")
     }
+  }
+
+  /// What a program reads as its standard input: a file without a name. A pipe would end this process (SIGPIPE) or lose
+  /// the answer of a program that ends before it has read all.
+  private static func file(holding input: String) throws -> FileDescriptor {
+    if input.isEmpty { return try .open("/dev/null", .readOnly, options: .closeOnExec) }
+    let path = FilePath(NSTemporaryDirectory()).appending("scitq-input-\(UUID().uuidString)")
+    let file = try FileDescriptor.open(
+      path, .readWrite, options: [.create, .exclusiveCreate, .closeOnExec], permissions: .ownerReadWrite)
+    do {
+      try FileManager.default.removeItem(atPath: path.string)
+      try file.writeAll(input.utf8)
+      try file.seek(offset: 0, from: .start)
+    } catch {
+      try? file.close()
+      throw error
+    }
+    return file
   }
 
   /// Runs it and reads the JSON it prints.

@@ -97,7 +97,7 @@ extension Engine {
     if !isFree { charge(id, to: workers[row.worker]?.step) }
     if let flavor = fleet.flavor(of: row) {
       fleet.trusted.insert(flavor.region)
-      relieve(flavor.region)
+      relieve(flavor.region, byHost: true)
       if flavor.blockCount > 0 {
         var flavor = flavor
         flavor.blockCount = 0
@@ -181,9 +181,13 @@ extension Engine {
     }
   }
 
-  private func relieve(_ region: Region) {
+  /// It answers. That it does what it is asked is known only when it has made a host: what was learned from a refusal
+  /// holds for its time.
+  private func relieve(_ region: Region, byHost: Bool = false) {
     guard var row = fleet.regions[region], row.failures > 0 || row.problem != nil else { return }
-    row.failures = 0
+    let blocked = row.blockedUntil ?? 0
+    guard byHost || blocked <= batch.now && row.problem != nil else { return }
+    if byHost || blocked + 3_600_000_000 <= batch.now { row.failures = 0 }
     row.problem = nil
     row.blockedUntil = nil
     save(row)

@@ -230,6 +230,19 @@ extension Engine {
       )
     }
     sentences += plan.remarks[key] ?? []
+    // Orders that wait for their provider.
+    var waiting: Set<String> = []
+    for worker in self.workers.values where worker.step == key.step && worker.rank == key.rank {
+      guard let instance = fleet.instance(of: worker), instance.state == .ordered,
+        let region = fleet.flavor(of: instance)?.region
+      else { continue }
+      if let obstacle = fleet.regions[region]?.obstacle(snapshot.now) {
+        waiting.insert("\(region): \(obstacle)")
+      } else if let problem = instance.problem {
+        waiting.insert("\(region): \(problem.kind.rawValue), \(problem.message)")
+      }
+    }
+    sentences += waiting.sorted()
     return sentences.joined(separator: "; ")
   }
 

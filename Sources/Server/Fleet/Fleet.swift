@@ -57,6 +57,10 @@ struct Fleet: Service {
     providers.first { $0.configuration.name == region.provider }?.provider
   }
 
+  private func kind(of region: Region) -> ProviderConfiguration.Kind? {
+    providers.first { $0.configuration.name == region.provider }?.configuration.kind
+  }
+
   // MARK: Orders
 
   private func runErrands() async {
@@ -109,9 +113,13 @@ struct Fleet: Service {
         return
       }
       do throws(ProviderError) {
-        let script = try await boot.script(
+        var script = try await boot.script(
           for: row, ticket: tickets.ticket(for: row.id), concurrency: concurrency, prefetch: prefetch,
           isLocal: provider is LocalProvider)
+        switch kind(of: errand.region) {
+        case .aws, .azure, .gcp: script.metadata = kind(of: errand.region)?.rawValue ?? "none"
+        default: break
+        }
         let instance = try await provider.deploy(
           InstanceOrder(key: row.key, flavor: flavor, boot: script, concurrency: concurrency))
         await tell(.deployed(row.id, instance, isFree: isFree(instance, provider)))

@@ -64,7 +64,7 @@ if [ '@INSTALL@' = yes ]; then
 fi
 
 set -- ./scitq-worker --server '@SERVER@' --token-file ticket --store "$FOLDER/store" --name '@NAME@' \
-  --concurrency '@CONCURRENCY@' --prefetch '@PREFETCH@'
+  --concurrency '@CONCURRENCY@' --prefetch '@PREFETCH@' --metadata '@METADATA@'
 say joining 'the worker starts'
 if [ '@FOREGROUND@' = yes ]; then
   exec "$@"
@@ -76,7 +76,7 @@ Description=scitq worker
 After=network-online.target docker.service
 [Service]
 WorkingDirectory=$FOLDER
-ExecStart=$FOLDER/scitq-worker --server @SERVER@ --token-file ticket --store $FOLDER/store --name @NAME@ --concurrency @CONCURRENCY@ --prefetch @PREFETCH@
+ExecStart=$FOLDER/scitq-worker --server @SERVER@ --token-file ticket --store $FOLDER/store --name @NAME@ --concurrency @CONCURRENCY@ --prefetch @PREFETCH@ --metadata @METADATA@
 Restart=on-failure
 RestartSec=5
 KillMode=process

@@ -225,7 +225,8 @@ extension Agent {
       sampler = after
       var request = WireBeat()
       request.stats = stats
-      request.warnings = warnings
+      request.warnings = warnings + (departure.map { [$0] } ?? [])
+      lastStats = stats
       let beat = request
       let answered = await withTaskGroup(of: Result<Void, CallError>.self) { group in
         let lease = Duration.milliseconds(settings.leaseMs)
@@ -246,12 +247,22 @@ extension Agent {
     }
   }
 
+  /// Why the host goes, before the worker may be gone: the next beat may never come.
+  private func sayDeparture(_ link: any ServerLink) async throws(CallError) {
+    guard let departure else { return }
+    var beat = WireBeat()
+    if let lastStats { beat.stats = lastStats }
+    beat.warnings = [departure]
+    _ = try await link.call(.beat, beat)
+  }
+
   /// While draining: what has not started is given back at once, and when nothing is left this agent says goodbye.
   private func seeDraining(_ link: any ServerLink) async throws(CallError) {
     var wasSaid = false
     while !Task.isCancelled {
       if isDraining {
         let isLast = attempts.isEmpty
+        if !wasSaid { try await sayDeparture(link) }
         if !wasSaid || isLast {
           _ = try await link.call(.leave, WireEmpty())
           wasSaid = true

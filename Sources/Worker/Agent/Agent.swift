@@ -22,10 +22,12 @@ package actor Agent {
     package var enrolment: Enrolment
     package var logger: Logger
     package var connect: Connector
+    /// Nil: nobody tells this host that it is taken back.
+    package var eviction: EvictionWatch?
 
     package init(
       store: StorePaths, identity: WireWorkerIdentity, engines: Engines, transfer: Transfer, journal: Journal,
-      enrolment: Enrolment, logger: Logger, connect: @escaping Connector
+      enrolment: Enrolment, logger: Logger, eviction: EvictionWatch? = nil, connect: @escaping Connector
     ) {
       self.store = store
       self.identity = identity
@@ -34,6 +36,7 @@ package actor Agent {
       self.journal = journal
       self.enrolment = enrolment
       self.logger = logger
+      self.eviction = eviction
       self.connect = connect
     }
   }
@@ -80,6 +83,10 @@ package actor Agent {
   let newJobs: AsyncStream<Job>.Continuation
 
   var isDraining = false
+  /// Why the host goes away before long, for people; nil: it stays, as far as is known.
+  var departure: String?
+  /// The last figures of the host that were sampled.
+  var lastStats: WireHostStats?
   var wasReconciled = false
   /// Woken when draining has come to its end, and when it begins.
   var drainChanged: Wakeup?
@@ -109,9 +116,17 @@ package actor Agent {
   package func run() async -> Ending {
     let state = setup.journal.state
     restore(state)
+    var watch = setup.eviction
+    let endsAt = setup.identity.endsAt
+    let time = endsAt > 0 ? WallTime(endsAt: endsAt, now: Clock.microseconds()) : nil
+    await leaveAtOnceIfTold(&watch, time)
     await withDiscardingTaskGroup { group in
       group.addTask { await self.adoptHeld() }
       group.addTask { await self.stayConnected() }
+      if departure == nil {
+        if let watch { group.addTask { await self.heed(watch) } }
+        if let time { group.addTask { await self.heed(time) } }
+      }
       for await job in jobs { group.addTask { await self.perform(job) } }
       group.cancelAll()
     }

@@ -12,13 +12,15 @@ package import SystemPackage
 
 /// What this host has.
 package enum HostProbe {
-  /// Asks the system. Figures respect the control group the agent runs in, and the limits its user gave.
+  /// Asks the system. Figures respect the control group the agent runs in, what its batch job has, and the
+  /// limits its user gave: the least of them counts.
   package static func describe(
-    store: FilePath, maxCPU: Double?, maxMemory: Int64?, engines: [String]
+    store: FilePath, maxCPU: Double?, maxMemory: Int64?, job: BatchJob = BatchJob(environment: [:]),
+    engines: [String]
   ) async -> WireHostDescription {
     var host = WireHostDescription()
-    host.cpu = min(cpuCount(), maxCPU ?? .infinity)
-    host.memoryBytes = min(memoryBytes(), maxMemory ?? .max)
+    host.cpu = min(cpuCount(), job.cpu ?? .infinity, maxCPU ?? .infinity)
+    host.memoryBytes = min(memoryBytes(), job.memoryBytes ?? .max, maxMemory ?? .max)
     host.diskBytes = Files.room(at: store)?.total ?? 0
     host.gpu = await gpuCount()
     host.engines = engines

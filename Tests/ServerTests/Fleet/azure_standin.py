@@ -196,7 +196,7 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(600)
         try:
             with lock:
-                self.act(unquote(path).rstrip("/"), query, json.loads(body) if body else None, now)
+                self.act(re.sub("/+", "/", unquote(path)).rstrip("/"), query, json.loads(body) if body else None, now)
         except Refusal as refusal:
             self.answer(refusal.code, refusal.content)
 

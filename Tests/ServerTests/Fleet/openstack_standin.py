@@ -23,6 +23,7 @@ FLAVORS = [
 ]
 IMAGE = {"id": str(uuid.uuid4()), "name": "Debian 12", "status": "active", "visibility": "public"}
 NETWORK = {"id": str(uuid.uuid4()), "name": "private", "status": "ACTIVE", "subnets": []}
+GROUP = {"id": str(uuid.uuid4()), "name": "inside", "security_group_rules": [], "description": ""}
 servers = {}
 
 
@@ -51,7 +52,8 @@ def made(body):
         "metadata": body.get("metadata", {}), "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "updated": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "addresses": {}, "links": [],
         "image": {"id": IMAGE["id"], "links": []}, "flavor": {"id": flavor[0], "links": []}, "security_groups": [
-            {"name": group["name"]} for group in body.get("security_groups", [])],
+            {"name": GROUP["name"] if group["name"] == GROUP["id"] else group["name"]}
+            for group in body.get("security_groups", [])],
         "key_name": body.get("key_name"), "OS-EXT-AZ:availability_zone": "nova", "hostId": "", "config_drive": "",
         "os-extended-volumes:volumes_attached": [], "adminPass": "wxyz-secret", "user_data": base64.b64decode(
             body.get("user_data", "")).decode(), "network": body.get("networks"), "flavor_name": flavor[1],
@@ -135,6 +137,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.pick(path[len("/image/v2/images"):], query, [IMAGE], "image")
         if path.startswith("/network/v2.0/networks"):
             return self.pick(path[len("/network/v2.0/networks"):], query, [NETWORK], "network")
+        if path.startswith("/network/v2.0/security-groups"):
+            return self.pick(path[len("/network/v2.0/security-groups"):], query, [GROUP], "security_group")
         if path.startswith("/compute/v2.1/"):
             with lock:
                 return self.compute(path[len("/compute/v2.1/"):].split("/"), query, body, now)

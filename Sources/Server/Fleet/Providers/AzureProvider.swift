@@ -4,13 +4,13 @@ import SystemPackage
 
 /// Virtual machines of Azure, by its client `az`.
 ///
-/// A machine's name is the order's key, and is unique in a resource group. It comes with parts of its own that are
-/// paid for too: a disk and a network interface, which the service deletes with it, and a public address where no
-/// subnet was configured, which it does not. All carry the order's tag, so that what a failed create or a delete
-/// leaves is found and returned as well. Closed to the world without a security group, as such addresses are.
+/// A machine's name is the order's key, and is unique in a resource group. It comes with parts of its own
+/// that are paid for too: a disk and a network interface, which the service deletes with it, and a public
+/// address where no subnet was configured, which it does not. All carry the order's tag, so that what a
+/// failed create or a delete leaves is found and returned as well. Closed to the world without a security
+/// group, as such addresses are.
 struct AzureProvider: Provider {
-  var client = ClientProgram(
-    program: "az", environment: ["AZURE_CORE_COLLECT_TELEMETRY": "no", "AZURE_CORE_NO_COLOR": "yes"])
+  var client = ClientProgram(program: "az")
   /// How long one call may take; and one that waits until the service has made or deleted a machine.
   var deadline = Duration.seconds(180)
   var longDeadline = Duration.seconds(600)
@@ -46,7 +46,8 @@ struct AzureProvider: Provider {
         return Flavor(
           provider: configuration.name, region: region, name: sku.name, cpu: sku.number("vCPUs"),
           memory: sku.number("MemoryGB"), disk: disk, gpu: sku.number("GPUs") > 0 ? sku.shortFamily : "",
-          gpuCount: Int(sku.number("GPUs")), hasQuickDisks: sku.number("NvmeDiskSizeInMiB") > 0, isSpot: isSpot,
+          gpuCount: Int(sku.number("GPUs")), hasQuickDisks: sku.number("NvmeDiskSizeInMiB") > 0,
+          isSpot: isSpot,
           eviction: isSpot ? eviction : 0, price: price)
       }
     }
@@ -62,7 +63,8 @@ struct AzureProvider: Provider {
     do throws(ProviderError) {
       return try await create(order)
     } catch {
-      // A failed create leaves the machine and its parts. Where it may still go on, they are left for the next look.
+      // A failed create leaves the machine and its parts. Where it may still go on, they are left for the
+      // next look.
       if [.capacity, .quota, .unsupported].contains(error.kind) { try? await remove(order.key) }
       throw error
     }
@@ -75,17 +77,21 @@ struct AzureProvider: Provider {
 
   func instances(in region: String) async throws(ProviderError) -> [Instance] {
     let query = "[].{id:id, name:name, location:location, provisioningState:provisioningState, tags:tags}"
-    let machines = try await json(["vm", "list", "--resource-group", group, "--query", query], as: [Machine].self)
-      .filter { mark.owns($0.name, tags: $0.tags) }
+    let machines = try await json(
+      ["vm", "list", "--resource-group", group, "--query", query], as: [Machine].self
+    )
+    .filter { mark.owns($0.name, tags: $0.tags) }
     let keys = Set(machines.map(\.name))
     // Parts without a machine are paid for as well: they are told of as a host that has not begun to run.
     var orphans: [String: Instance] = [:]
     for part in try await parts("\(OrderMark.owner)=\(mark.server)") {
-      guard let key = part.tags?[OrderMark.order], mark.owns(key), !keys.contains(key), part.location == region
+      guard let key = part.tags?[OrderMark.order], mark.owns(key), !keys.contains(key),
+        part.location == region
       else { continue }
       orphans[key] = Instance(key: key, id: part.id, region: region, state: .pending)
     }
-    return machines.filter { $0.location == region }.map(\.instance) + orphans.values.sorted { $0.key < $1.key }
+    return machines.filter { $0.location == region }.map(\.instance)
+      + orphans.values.sorted { $0.key < $1.key }
   }
 
   // MARK: - Calls
@@ -97,7 +103,8 @@ struct AzureProvider: Provider {
       var arguments = ["vm", "create", "--name", order.key, "--resource-group", group, "--location", region]
       arguments += ["--size", order.flavor.name, "--image", settings["image"] ?? "", "--custom-data", path]
       arguments += ["--admin-username", settings["admin_username"] ?? "scitq"]
-      // A machine has a key, or a password, which would stand in the arguments.
+      // A machine has a key, or a password, which would stand in the arguments. Without a configured key the client
+      // takes that of the server's user, ~/.ssh/id_rsa, and makes it where there is none.
       arguments += settings["ssh_key"].map { ["--ssh-key-values", $0] } ?? ["--generate-ssh-keys"]
       if order.flavor.isSpot { arguments += ["--priority", "Spot", "--eviction-policy", "Delete"] }
       if let disk = settings["disk_gb"] { arguments += ["--os-disk-size-gb", disk] }
@@ -105,7 +112,8 @@ struct AzureProvider: Provider {
         // It has a way out of its own.
         arguments += ["--subnet", subnet, "--public-ip-address", ""]
       } else {
-        // One network for all machines of a region: it costs nothing and stays, and another is not made for each.
+        // One network for all machines of a region: it costs nothing and stays, and another is not made for
+        // each.
         arguments += ["--vnet-name", "scitq-net-\(mark.server)-\(region)", "--subnet", "workers"]
         arguments += ["--vnet-address-prefix", "10.0.0.0/16", "--subnet-address-prefix", "10.0.0.0/16"]
         arguments += ["--public-ip-address", order.key, "--public-ip-sku", "Standard"]
@@ -136,9 +144,12 @@ struct AzureProvider: Provider {
   /// Deletes the machine, and then what it has left.
   private func remove(_ key: String) async throws(ProviderError) {
     if try await machine(key) != nil {
-      try await call(["vm", "delete", "--resource-group", group, "--name", key, "--yes"], deadline: longDeadline)
+      try await call(
+        ["vm", "delete", "--resource-group", group, "--name", key, "--yes"], deadline: longDeadline)
     }
-    let left = try await parts("\(OrderMark.order)=\(key)").filter { $0.tags?[OrderMark.owner] == mark.server }
+    let left = try await parts("\(OrderMark.order)=\(key)").filter {
+      $0.tags?[OrderMark.owner] == mark.server
+    }
     guard !left.isEmpty else { return }
     try await call(["resource", "delete", "--ids"] + left.map(\.id), deadline: longDeadline)
   }
@@ -156,21 +167,35 @@ struct AzureProvider: Provider {
   private func json<Value: Decodable>(
     _ arguments: [String], as type: Value.Type, deadline: Duration? = nil
   ) async throws(ProviderError) -> Value {
-    try await client.json(
-      full(arguments) + ["-o", "json"], as: type, deadline: deadline ?? self.deadline, classify: Self.classify)
-  }
-
-  private func call(_ arguments: [String], deadline: Duration) async throws(ProviderError) {
-    do throws(ProviderError) {
-      try await client.checked(full(arguments), deadline: deadline, classify: Self.classify)
-    } catch {
-      guard error.message.contains("ResourceNotFound") else { throw error }
+    let answer = try await call(arguments + ["-o", "json"], deadline: deadline ?? self.deadline)
+    do { return try JSONDecoder().decode(type, from: Data(answer.output)) } catch {
+      throw ProviderError(
+        .transient,
+        "az answered what cannot be understood: \(String(answer.text.prefix(200)).debugDescription)")
     }
   }
 
-  private func full(_ arguments: [String]) -> [String] {
+  @discardableResult
+  private func call(_ arguments: [String], deadline: Duration) async throws(ProviderError)
+    -> ClientProgram.Answer
+  {
     let subscription = configuration.settings["subscription"].map { ["--subscription", $0] } ?? []
-    return arguments + (arguments[0] == "rest" ? [] : subscription) + ["--only-show-errors"]
+    var client = client
+    // It tells nobody of its use, and asks for nothing.
+    let manners = [
+      "AZURE_CORE_COLLECT_TELEMETRY": "no", "AZURE_CORE_NO_COLOR": "yes",
+      "AZURE_CORE_DISABLE_CONFIRM_PROMPT": "yes",
+      "AZURE_CORE_DISPLAY_REGION_IDENTIFIED": "no",
+    ]
+    client.environment.merge(manners) { given, _ in given }
+    let answer = await client.run(
+      arguments + (arguments[0] == "rest" ? [] : subscription) + ["--only-show-errors"], deadline: deadline)
+    switch answer.code {
+    case 0: return answer
+    case -1: throw ProviderError(.misconfigured, answer.error)
+    case -2: throw ProviderError(.transient, answer.error)
+    default: throw ProviderError(Self.classify(answer.error) ?? .transient, "az: \(Self.sentence(answer))")
+    }
   }
 }
 
@@ -191,8 +216,8 @@ extension AzureProvider {
     var NextPageLink: String?
   }
 
-  /// By the public list of prices, which asks for no account. Where it does not answer, the configured ones are
-  /// enough, if there are any.
+  /// By the public list of prices, which asks for no account. Where it does not answer, the configured ones
+  /// are enough, if there are any.
   private func prices(
     in region: String
   ) async throws(ProviderError) -> (onDemand: [String: Double], spot: [String: Double]) {
@@ -231,11 +256,21 @@ extension AzureProvider {
 // MARK: - What failures mean
 
 extension AzureProvider {
+  /// The innermost error of the service, `(Code) words`: around it the client prints others, or how it came
+  /// to fail.
+  static func sentence(_ answer: ClientProgram.Answer) -> String {
+    let told = answer.error.matches(of: /\([A-Z][A-Za-z]+\) [^\n]+/).last
+    return told.map { String($0.output.prefix(500)) } ?? answer.sentence
+  }
+
   /// By the codes of the service, which the client prints in brackets.
   static func classify(_ text: String) -> ProviderError.Class? {
     func says(_ words: String...) -> Bool { words.contains { text.localizedCaseInsensitiveContains($0) } }
-    if says("QuotaExceeded", "CountLimitReached") || (says("OperationNotAllowed") && says("quota")) { return .quota }
-    if says("SkuNotAvailable", "AllocationFailed", "OverconstrainedAllocationRequest",
+    if says("QuotaExceeded", "CountLimitReached") || (says("OperationNotAllowed") && says("quota")) {
+      return .quota
+    }
+    if says(
+      "SkuNotAvailable", "AllocationFailed", "OverconstrainedAllocationRequest",
       "OverconstrainedZonalAllocationRequest", "AllocationTimeout")
     {
       return .capacity
@@ -248,7 +283,8 @@ extension AzureProvider {
     {
       return .unsupported
     }
-    if says("ResourceGroupNotFound", "SubscriptionNotFound", "doesn't exist in cloud", "ImageNotFound",
+    if says(
+      "ResourceGroupNotFound", "SubscriptionNotFound", "doesn't exist in cloud", "ImageNotFound",
       "Invalid image", "InvalidResourceReference", "MarketplacePurchaseEligibilityFailed",
       "unrecognized arguments", "arguments are required", "NoRegisteredProviderFound", "LocationNotAvailable",
       "MissingSubscriptionRegistration", "incorrect usage", "usage error", "InvalidArgumentValue")
@@ -270,7 +306,8 @@ extension AzureProvider {
     var tags: [String: String]?
 
     var instance: Instance {
-      // One that failed does not run, and is paid for until it is returned: the limit of those that do not join ends it.
+      // One that failed does not run, and is paid for until it is returned: the limit of those that do not
+      // join ends it.
       let state: Instance.State =
         switch provisioningState {
         case "Creating", "Failed": .pending
@@ -311,14 +348,17 @@ extension AzureProvider {
 
     /// Not where the account may not, nor of another processor than images are commonly for.
     var isUsable: Bool {
-      number("vCPUs") > 0 && text("CpuArchitectureType") != "Arm64" && restrictions?.contains("Location") != true
+      number("vCPUs") > 0 && text("CpuArchitectureType") != "Arm64"
+        && restrictions?.contains("Location") != true
     }
     var isSpotCapable: Bool { text("LowPriorityCapable") == "True" }
 
     /// `standardNCASv3_T4Family` is `NCASv3_T4`: the service has no other word for its GPUs.
     var shortFamily: String {
       var word = family ?? name
-      for part in ["Standard", "Family"] { word = word.replacing(part, with: "").replacing(part.lowercased(), with: "") }
+      for part in ["Standard", "Family"] {
+        word = word.replacing(part, with: "").replacing(part.lowercased(), with: "")
+      }
       return word.trimmingCharacters(in: .whitespaces)
     }
 

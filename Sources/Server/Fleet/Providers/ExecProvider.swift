@@ -2,10 +2,11 @@ import Foundation
 import Scheduling
 import SystemPackage
 
-/// A program of the operator's own that answers the four questions in JSON. `docs/providers.md` has the format.
+/// A program of the operator's own that answers the four questions in JSON. `docs/providers.md` has the
+/// format.
 ///
-/// It is called with the question's word as its only argument. All else goes in by standard input, so that the boot
-/// script's ticket is in no list of processes.
+/// It is called with the question's word as its only argument. All else goes in by standard input, so that
+/// the boot script's ticket is in no list of processes.
 struct ExecProvider: Provider {
   let configuration: ProviderConfiguration
   let keys: OwnKeys
@@ -28,11 +29,11 @@ struct ExecProvider: Provider {
       guard let price = told.price ?? configuration.prices[told.name] else { continue }
       flavors.append(
         Flavor(
-        provider: configuration.name, region: region, name: told.name, cpu: told.cpu, memory: told.memory,
-        disk: told.disk ?? 0, bandwidth: told.bandwidth ?? 0, gpu: told.gpu ?? "",
-        gpuCount: told.gpu_count ?? 0, gpuMemory: told.gpu_memory ?? 0,
-        hasQuickDisks: told.quick_disks ?? false, isSpot: told.spot ?? false,
-        eviction: told.eviction ?? 0, price: price))
+          provider: configuration.name, region: region, name: told.name, cpu: told.cpu, memory: told.memory,
+          disk: told.disk ?? 0, bandwidth: told.bandwidth ?? 0, gpu: told.gpu ?? "",
+          gpuCount: told.gpu_count ?? 0, gpuMemory: told.gpu_memory ?? 0,
+          hasQuickDisks: told.quick_disks ?? false, isSpot: told.spot ?? false,
+          eviction: told.eviction ?? 0, price: price))
     }
     return flavors
   }
@@ -56,8 +57,11 @@ struct ExecProvider: Provider {
   func instances(in region: String) async throws(ProviderError) -> [Instance] {
     let question = Question(region: region, prefix: keys.prefix)
     let answer = try await ask("instances", question, as: InstancesAnswer.self)
-    return try answer.instances.filter { keys.contains($0.key) }
-      .map { (told) throws(ProviderError) in try instance(told, in: region) }
+    var found: [Instance] = []
+    for told in answer.instances where keys.contains(told.key) {
+      found.append(try instance(told, in: region))
+    }
+    return found
   }
 
   private func instance(_ told: ToldInstance, in region: String) throws(ProviderError) -> Instance {
@@ -66,7 +70,7 @@ struct ExecProvider: Provider {
     }
     return Instance(
       key: told.key, id: told.id, region: region, state: state, address: told.address ?? "",
-      endsAt: told.ends_at.map { $0 * 1_000_000 })
+      endsAt: told.ends_at.flatMap(Instance.moment))
   }
 
   private var program: String { configuration.settings["program"] ?? "" }

@@ -8,11 +8,11 @@ import SystemPackage
   import Musl
 #endif
 
-/// Workers on the server's own machine: each order is a folder, and a process in a session of its own, which outlives
-/// the server.
+/// Workers on the server's own machine: each order is a folder, and a process in a session of its own, which
+/// outlives the server.
 ///
-/// In the folder lie `order` (region and flavor), `boot.sh` with its `boot.log`, and `process`: the number of the
-/// process and the moment it started, which together are never given again.
+/// In the folder lie `order` (region and flavor), `boot.sh` with its `boot.log`, and `process`: the number of
+/// the process and the moment it started, which together are never given again.
 struct LocalProvider: Provider {
   let configuration: ProviderConfiguration
   let keys: OwnKeys
@@ -57,7 +57,8 @@ struct LocalProvider: Provider {
         home.appending("lock"), .readWrite, options: [.create, .closeOnExec], permissions: .ownerReadWrite)
     }
     defer { try? lock.close() }
-    // The same order may be tried anew while a first try still runs: one of them makes the host, the other finds it.
+    // The same order may be tried anew while a first try still runs: one of them makes the host, the other
+    // finds it.
     while flock(lock.rawValue, LOCK_EX | LOCK_NB) != 0 {
       do { try await Task.sleep(for: .milliseconds(50)) } catch {
         throw ProviderError(.transient, "\(order.key) was given up")
@@ -76,14 +77,16 @@ struct LocalProvider: Provider {
         try Data(text.utf8).writePrivately(to: home.appending(name))
       }
     }
-    // It holds our pipes until it has written down which process it is: when this returns, the host is known.
+    // It writes down which process it is, which may be a moment after its starter has ended.
+    let process = home.appending("process")
+    try? FileManager.default.removeItem(atPath: process.string)
     let start = ["--fork", "sh", home.appending("start.sh").string]
     try await ClientProgram(program: "setsid").checked(start, deadline: .seconds(30)) { _ in .misconfigured }
-    for _ in 0..<200 where HostProcess(at: home.appending("process")) == nil {
-      try? await Task.sleep(for: .milliseconds(25))
-    }
-    guard HostProcess(at: home.appending("process")) != nil else {
-      throw ProviderError(.transient, "no process could be started in \(home)")
+    let end = ContinuousClock.now.advanced(by: .seconds(30))
+    while HostProcess(at: process) == nil {
+      guard ContinuousClock.now < end, (try? await Task.sleep(for: .milliseconds(10))) != nil else {
+        throw ProviderError(.transient, "no process was started in \(home)")
+      }
     }
     return instance
   }

@@ -4,9 +4,9 @@ import SystemPackage
 
 /// Servers of an OpenStack cloud, by its client `openstack`.
 ///
-/// Names are not unique there and a create has no token, so that the order's key is looked for before a server is
-/// made, and again after it. What the scheduler thinks of an order shows only then, as a server in the state ERROR:
-/// such a server is deleted at once, and its fault is the answer.
+/// Names are not unique there and a create has no token, so that the order's key is looked for before a
+/// server is made, and again after it. What the scheduler thinks of an order shows only then, as a server in
+/// the state ERROR: such a server is deleted at once, and its fault is the answer.
 struct OpenStackProvider: Provider {
   var client = ClientProgram(program: "openstack")
   /// How long one call may take.
@@ -56,7 +56,8 @@ struct OpenStackProvider: Provider {
 
   func terminate(_ instance: Instance) async throws(ProviderError) {
     try mark.check(instance.key)
-    // Asked for by its key, and not by the id alone: what is deleted has this server's tags, or it is not deleted.
+    // Asked for by its key, and not by the id alone: what is deleted has this server's tags, or it is not
+    // deleted.
     let found = try await servers(named: instance.key, in: instance.region)
     try await delete(found.map(\.id), in: instance.region)
   }
@@ -91,7 +92,8 @@ struct OpenStackProvider: Provider {
     try await delete([server.id], in: region)
     let fault = shown?.fault?.message ?? "the cloud does not say why"
     return ProviderError(
-      Self.classify(fault) ?? .transient, "openstack: \(server.name ?? server.id) came to nothing: \(fault.prefix(300))",
+      Self.classify(fault) ?? .transient,
+      "openstack: \(server.name ?? server.id) came to nothing: \(fault.prefix(300))",
       limit: Self.limit(fault))
   }
 
@@ -103,7 +105,9 @@ struct OpenStackProvider: Provider {
     // Of several it says which it could not delete, a line each: all of those must be gone already.
     let lines = answer.error.split(whereSeparator: \.isNewline).filter { $0.contains("Failed to delete") }
     let gone = ["No Server found", "could not be found", "HTTP 404"]
-    if answer.code > 0, !lines.isEmpty, lines.allSatisfy({ line in gone.contains { line.contains($0) } }) { return }
+    if answer.code > 0, !lines.isEmpty, lines.allSatisfy({ line in gone.contains { line.contains($0) } }) {
+      return
+    }
     throw Self.error(answer)
   }
 
@@ -112,13 +116,16 @@ struct OpenStackProvider: Provider {
   }
 
   /// This server's, by their ids: the order is the same for all who ask.
-  private func servers(matching pattern: String, in region: String) async throws(ProviderError) -> [ServerRow] {
+  private func servers(matching pattern: String, in region: String) async throws(ProviderError) -> [ServerRow]
+  {
     // --no-name-lookup: names of images and flavors take more requests, and are not read.
     let rows = try await json(
       ["server", "list", "--long", "--no-name-lookup", "--name", pattern], in: region, as: [ServerRow].self)
-    // A part of the cloud that does not answer leaves an id without a name: which hosts there are is not known then.
+    // A part of the cloud that does not answer leaves an id without a name: which hosts there are is not
+    // known then.
     if rows.contains(where: { $0.status == "UNKNOWN" && ($0.name ?? "").isEmpty }) {
-      throw ProviderError(.transient, "openstack: a part of the region \(region) does not tell of its servers")
+      throw ProviderError(
+        .transient, "openstack: a part of the region \(region) does not tell of its servers")
     }
     return rows.filter { mark.owns($0.name ?? "", tags: $0.properties) }.sorted { $0.id < $1.id }
   }
@@ -152,23 +159,29 @@ extension OpenStackProvider {
   /// By the words of the services; the client adds no codes of its own.
   static func classify(_ text: String) -> ProviderError.Class? {
     func says(_ words: String...) -> Bool { words.contains { text.localizedCaseInsensitiveContains($0) } }
-    if says("no valid host", "NoValidHost", "MaxRetriesExceeded", "exceeded maximum number of retries",
+    if says(
+      "no valid host", "NoValidHost", "MaxRetriesExceeded", "exceeded maximum number of retries",
       "insufficient compute resources", "not enough hosts")
     {
       return .capacity
     }
-    if says("quota exceeded", "exceeded for quota", "QuotaError", "TooManyInstances", "over quota") { return .quota }
-    if says("No Flavor found", "FlavorNotFound", "FlavorDisk", "FlavorMemory", "Only volume-backed servers",
+    if says("quota exceeded", "exceeded for quota", "QuotaError", "TooManyInstances", "over quota") {
+      return .quota
+    }
+    if says(
+      "No Flavor found", "FlavorNotFound", "FlavorDisk", "FlavorMemory", "Only volume-backed servers",
       "too small for requested image") || (says("Flavor ") && says("could not be found"))
     {
       return .unsupported
     }
-    if says("HTTP 401", "401: Client Error", "requires authentication", "Missing value", "Unauthorized",
+    if says(
+      "HTTP 401", "401: Client Error", "requires authentication", "Missing value", "Unauthorized",
       "HTTP 403", "403: Client Error", "ForbiddenException")
     {
       return .credentials
     }
-    if says("was not found.", "No Image found", "No Network found", "No SecurityGroup found", "Invalid key_name",
+    if says(
+      "was not found.", "No Image found", "No Network found", "No SecurityGroup found", "Invalid key_name",
       "region not found", "unrecognized arguments", "is not an openstack command", "More than one")
     {
       return .misconfigured
@@ -176,10 +189,12 @@ extension OpenStackProvider {
     return nil
   }
 
-  /// How many instances the account may have: `Quota exceeded for cores, instances: Requested 2, 1, but already used
-  /// 20, 10 of 20, 10 cores, instances`, where the limits stand in the order of the names.
+  /// How many instances the account may have: `Quota exceeded for cores, instances: Requested 2, 1, but
+  /// already used 20, 10 of 20, 10 cores, instances`, where the limits stand in the order of the names.
   static func limit(_ text: String) -> Int? {
-    guard let words = text.firstMatch(of: /exceeded for ([a-z_, ]+): Requested .*? of ([0-9, ]+)/) else { return nil }
+    guard let words = text.firstMatch(of: /exceeded for ([a-z_, ]+): Requested .*? of ([0-9, ]+)/) else {
+      return nil
+    }
     func parts(_ list: Substring) -> [String] {
       list.split(separator: ",").map { $0.trimmingCharacters(in: .whitespaces) }
     }
@@ -192,7 +207,8 @@ extension OpenStackProvider {
     switch answer.code {
     case -1: ProviderError(.misconfigured, answer.error)
     case -2: ProviderError(.transient, answer.error)
-    default: ProviderError(classify(answer.error + answer.text) ?? .transient, "openstack: \(answer.sentence)")
+    default:
+      ProviderError(classify(answer.error + answer.text) ?? .transient, "openstack: \(answer.sentence)")
     }
   }
 }
@@ -269,8 +285,8 @@ extension OpenStackProvider {
       return switch status {
       case "DELETED", "SOFT_DELETED": .leaving
       case "SUSPENDED", "PAUSED", "SHELVED", "SHELVED_OFFLOADED": .suspended
-      // One that failed or was shut down does not run, and is paid for until it is returned: the limit of those that
-      // do not join ends it.
+      // One that failed or was shut down does not run, and is paid for until it is returned: the limit of
+      // those that do not join ends it.
       case "BUILD", "ERROR", "SHUTOFF": .pending
       default: .running
       }

@@ -12,8 +12,8 @@ struct OrderMark: Sendable {
 
   var prefix: String { "scitq-\(server)-" }
 
-  /// Whether a key is one of this server's: `scitq-SERVER-` and a number. The rest has no hyphen, so that the server
-  /// `a` does not take the hosts of the server `a-b` for its own.
+  /// Whether a key is one of this server's: `scitq-SERVER-` and a number. The rest has no hyphen, so that the
+  /// server `a` does not take the hosts of the server `a-b` for its own.
   func owns(_ key: String) -> Bool {
     guard key.hasPrefix(prefix) else { return false }
     let rest = key.utf8.dropFirst(prefix.utf8.count)
@@ -32,7 +32,8 @@ struct OrderMark: Sendable {
   }
 }
 
-/// A boot script as a file that a client reads: it has a ticket, so that it is for this user alone, and not for long.
+/// A boot script as a file that a client reads: it has a ticket, so that it is for this user alone, and not
+/// for long.
 struct BootFile {
   /// Writes it, calls the body with its path, and removes it again.
   static func with<Value: Sendable>(

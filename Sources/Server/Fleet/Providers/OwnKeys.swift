@@ -21,8 +21,8 @@ struct OwnKeys: Sendable {
 }
 
 extension BootScript {
-  /// The script for a host that is a folder and a process: who starts it says in `SCITQ_FOLDER` which folder, the
-  /// worker stays in the foreground, and nothing is installed on what is not ours.
+  /// The script for a host that is a folder and a process: who starts it says in `SCITQ_FOLDER` which folder,
+  /// the worker stays in the foreground, and nothing is installed on what is not ours.
   ///
   /// The script has its folder between single quotes: these end them, and begin them again.
   var pilot: BootScript {
@@ -31,6 +31,13 @@ extension BootScript {
     script.staysInForeground = true
     script.installs = false
     return script
+  }
+}
+
+extension Instance {
+  /// Of Unix seconds as somebody told them; nil: no moment that can be meant.
+  static func moment(_ seconds: Int64) -> Int64? {
+    (0..<(1 << 40)).contains(seconds) ? seconds * 1_000_000 : nil
   }
 }
 

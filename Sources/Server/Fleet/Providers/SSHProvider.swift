@@ -4,12 +4,12 @@ import SystemPackage
 
 /// Machines from a list, reached by `ssh`.
 ///
-/// A machine is taken when its folder holds a file `order`: key, region and flavor. It is made by `ln`, which one of many
-/// succeeds in, and goes last. All that a machine is asked or told goes in by standard input, so the ticket is in no
-/// list of processes there either.
+/// A machine is taken when its folder holds a file `order`: key, region and flavor. It is made by `ln`, which
+/// one of many succeeds in, and goes last. All that a machine is asked or told goes in by standard input, so
+/// the ticket is in no list of processes there either.
 ///
-/// Which machine an order is tried on is written down here before: an order that was interrupted is looked for there
-/// even while that machine cannot be reached, and the others' silence holds nothing up.
+/// Which machine an order is tried on is written down here before: an order that was interrupted is looked
+/// for there even while that machine cannot be reached, and the others' silence holds nothing up.
 struct SSHProvider: Provider {
   let configuration: ProviderConfiguration
   let keys: OwnKeys
@@ -26,8 +26,8 @@ struct SSHProvider: Provider {
     notes = folder
   }
 
-  /// The configured ones, which count for all machines, or for the one that bears the flavor's name; else what the
-  /// machines say of themselves.
+  /// The configured ones, which count for all machines, or for the one that bears the flavor's name; else
+  /// what the machines say of themselves.
   func flavors(in region: String) async throws(ProviderError) -> [Flavor] {
     if !configuration.flavors.isEmpty { return configuration.flavors.filter { $0.region == region } }
     let answers = await looks(at: hosts)
@@ -73,6 +73,8 @@ struct SSHProvider: Provider {
           key: order.key, id: host, region: order.flavor.region, state: .running,
           address: Self.parts(of: host).name)
       }
+      // Somebody else was quicker.
+      try? FileManager.default.removeItem(atPath: note.string)
     }
     let failures = answers.compactMap { answer -> ProviderError? in
       if case .failure(let error) = answer.look { error } else { nil }
@@ -88,7 +90,8 @@ struct SSHProvider: Provider {
     try? FileManager.default.removeItem(atPath: notes.appending("\(instance.key).host").string)
   }
 
-  /// Of a machine that cannot be reached nothing is known, so then nothing is told: who is missing counts as gone.
+  /// Of a machine that cannot be reached nothing is known, so then nothing is told: who is missing counts as
+  /// gone.
   func instances(in region: String) async throws(ProviderError) -> [Instance] {
     var found: [Instance] = []
     for (host, look) in await looks(at: hosts) {
@@ -154,14 +157,14 @@ struct SSHProvider: Provider {
 
   private func look(at host: String) async throws(ProviderError) -> Look {
     let said = try await shell(on: host, head + Self.looking)
-    guard let cpus = said["cpus"].flatMap({ Int($0) }), let memory = said["memory"].flatMap({ Double($0) })
+    guard let cpus = said["cpus"].flatMap({ Int($0) }), let memory = said["memory"].flatMap({ Int($0) })
     else {
       throw ProviderError(.transient, "\(host) does not say what it has")
     }
     let order = said["order"]?.split(separator: " ").map(String.init) ?? []
     return Look(
-      cpus: cpus, memory: memory / 1_048_576,
-      disk: said["disk"].flatMap { Double($0) }.map { $0 / 1_048_576 } ?? 0,
+      cpus: cpus, memory: Double(memory) / 1_048_576,
+      disk: Double(said["disk"].flatMap { Int($0) } ?? 0) / 1_048_576,
       key: order.first, region: order.count > 1 ? order[1] : nil, isEmpty: said["empty"] != nil,
       boots: said["boots"] != nil)
   }
@@ -183,8 +186,8 @@ struct SSHProvider: Provider {
     return words.count == 2 ? (user, String(words[0]), String(words[1])) : (user, String(rest), nil)
   }
 
-  /// Runs a script on a machine, and returns the words it said: `scitq NAME VALUE`. What else a machine's shell prints
-  /// at its start is passed over.
+  /// Runs a script on a machine, and returns the words it said: `scitq NAME VALUE`. What else a machine's
+  /// shell prints at its start is passed over.
   private func shell(on host: String, _ script: String) async throws(ProviderError) -> [String: String] {
     let (user, name, port) = Self.parts(of: host)
     guard !name.isEmpty, !name.hasPrefix("-") else {
@@ -293,12 +296,13 @@ struct SSHProvider: Provider {
     ln ".order.$$" order 2>/dev/null || true
     rm -f ".order.$$"
     read -r owner rest <order
-    if [ "$owner" = "$key" ] && ! runs boot.pid 2>/dev/null && ! runs worker.pid 2>/dev/null && ! has_unit; then
+    if [ "$owner" = "$key" ] && ! runs boot.pid 2>/dev/null && ! runs worker.pid 2>/dev/null &&
+      ! has_unit; then
 
     """#
 
-  /// The worker is asked, and killed 10 s later; then what its tasks run, which names the folder in its arguments; then
-  /// all files, and the order last, so that nobody takes a machine that is still being left.
+  /// The worker is asked, and killed 10 s later; then what its tasks run, which names the folder in its
+  /// arguments; then all files, and the order last, so that nobody takes a machine that is still being left.
   private static let leaving = #"""
     [ -s "$SCITQ_FOLDER/order" ] || { echo scitq end; exit 0; }
     read -r owner rest <"$SCITQ_FOLDER/order"

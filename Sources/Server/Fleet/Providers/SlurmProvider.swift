@@ -2,11 +2,12 @@ import Foundation
 import Scheduling
 import SystemPackage
 
-/// Pilots in a cluster's own queue: each is a batch job that runs a worker until it is ended, or its time is over.
+/// Pilots in a cluster's own queue: each is a batch job that runs a worker until it is ended, or its time is
+/// over.
 ///
-/// The order's key is the job's name. Slurm knows no token that makes a submission happen once, so the name is looked for
-/// first, and `singleton` keeps a second job of the name, sent by a server that died in the middle, from running beside
-/// the first; ending goes by the name as well and takes both.
+/// The order's key is the job's name. Slurm knows no token that makes a submission happen once, so the name
+/// is looked for first, and `singleton` keeps a second job of the name, sent by a server that died in the
+/// middle, from running beside the first; ending goes by the name as well and takes both.
 struct SlurmProvider: Provider {
   let configuration: ProviderConfiguration
   let keys: OwnKeys
@@ -24,8 +25,8 @@ struct SlurmProvider: Provider {
   /// The region of a cluster that is not told apart by its partitions.
   static let wholeCluster = "slurm"
 
-  /// A flavor for each partition and shape of nodes, `PARTITION/CPUSc-MEMORYg[-GPUS]`: the whole node. Configured ones
-  /// take their place: parts of nodes wait less.
+  /// A flavor for each partition and shape of nodes, `PARTITION/CPUSc-MEMORYg[-GPUS]`: the whole node.
+  /// Configured ones take their place: parts of nodes wait less.
   func flavors(in region: String) async throws(ProviderError) -> [Flavor] {
     if !configuration.flavors.isEmpty { return configuration.flavors.filter { $0.region == region } }
     var arguments = ["-h", "--exact", "-o", "%R|%c|%m|%d|%l|%a|%t|%G"]
@@ -34,20 +35,22 @@ struct SlurmProvider: Provider {
     var found: [String: Flavor] = [:]
     for line in try await lines("sinfo", arguments) {
       let words = line.split(separator: "|", maxSplits: 7, omittingEmptySubsequences: false)
-      guard words.count == 8, !words[0].isEmpty, let cpus = Int(words[1]), let memory = Double(words[2]),
-        let disk = Double(words[3])
+      guard words.count == 8, !words[0].isEmpty, let cpus = Int(words[1]), let megabytes = Int(words[2]),
+        let disk = Int(words[3])
       else { throw misunderstood("sinfo", line) }
-      // Nodes that cannot be had, and partitions whose jobs end before ours would: Slurm lets those wait for ever.
+      // Nodes that cannot be had, and partitions whose jobs end before ours would: Slurm lets those wait for
+      // ever.
       let state = words[6].prefix { $0.isLetter || $0 == "_" }
       if words[5] != "up" || Self.outOfService.contains(String(state)) { continue }
       if let wanted, let limit = Self.minutes(String(words[4])), limit < wanted { continue }
       let (gpu, count) = Self.gpus(words[7])
       let partition = String(words[0])
-      var name = "\(partition)/\(cpus)c-\(Int(memory / 1024))g"
+      var name = "\(partition)/\(cpus)c-\(megabytes / 1024)g"
       if count > 0 { name += "-\(count)\(gpu)" }
       found[name] = Flavor(
-        provider: configuration.name, region: region, name: name, cpu: Double(cpus), memory: memory / 1024,
-        disk: disk / 1024, gpu: gpu, gpuCount: count,
+        provider: configuration.name, region: region, name: name, cpu: Double(cpus),
+        memory: Double(megabytes) / 1024,
+        disk: Double(disk) / 1024, gpu: gpu, gpuCount: count,
         price: configuration.prices[name] ?? configuration.prices[partition] ?? 0)
     }
     return found.values.sorted { $0.name < $1.name }
@@ -111,18 +114,15 @@ struct SlurmProvider: Provider {
   /// Ours that are not over. Those that are, Slurm tells of for some minutes more.
   private func jobs(_ filter: [String], in region: String) async throws(ProviderError) -> [Instance] {
     // The name comes last: only there may it hold what separates.
-    let arguments = ["-h", "--me", "--states", "all", "-o", "%i|%T|%l|%e|%N|%j"] + filter
+    let arguments = ["-h", "--me", "--states", "all", "-o", "%i|%T|%e|%N|%j"] + filter
     var found: [Instance] = []
     for line in try await lines("squeue", arguments) {
-      let words = line.split(separator: "|", maxSplits: 5, omittingEmptySubsequences: false).map(String.init)
-      guard words.count == 6, words[0].first?.isNumber == true else { throw misunderstood("squeue", line) }
-      guard keys.contains(words[5]), let state = Self.state(words[1]) else { continue }
-      var instance = Instance(key: words[5], id: words[0], region: region, state: state, address: words[4])
-      // A job that waits has at best a guess, one that stands still ends later than it says, and one without a limit is
-      // said to end in a year.
-      if state == .running, words[2] != "UNLIMITED" {
-        instance.endsAt = Int64(words[3]).map { $0 * 1_000_000 }
-      }
+      let words = line.split(separator: "|", maxSplits: 4, omittingEmptySubsequences: false).map(String.init)
+      guard words.count == 5, words[0].first?.isNumber == true else { throw misunderstood("squeue", line) }
+      guard keys.contains(words[4]), let state = Self.state(words[1]) else { continue }
+      var instance = Instance(key: words[4], id: words[0], region: region, state: state, address: words[3])
+      // A job that waits has at best a guess, and one that stands still ends later than it says.
+      if state == .running { instance.endsAt = Int64(words[2]).flatMap(Instance.moment) }
       found.append(instance)
     }
     return found
@@ -150,8 +150,8 @@ struct SlurmProvider: Provider {
       .checked(arguments, input: input, deadline: deadline, classify: Self.classify)
   }
 
-  /// Slurm has no codes in its messages but the messages themselves. A controller that does not answer is none of
-  /// these: it is `transient`, and says nothing of any job.
+  /// Slurm has no codes in its messages but the messages themselves. A controller that does not answer is
+  /// none of these: it is `transient`, and says nothing of any job.
   static func classify(_ text: String) -> ProviderError.Class? {
     let classes: [(ProviderError.Class, [String])] = [
       (.quota, ["accounting/QOS policy", "QOSMax", "QOSGrp", "AssocGrp", "AssocMax", "MaxSubmit"]),
@@ -212,25 +212,29 @@ struct SlurmProvider: Provider {
   /// `minutes`, `minutes:seconds`, `hours:minutes:seconds`, `days-hours[:minutes[:seconds]]`; nil: no bound.
   static func minutes(_ time: String) -> Double? {
     let halves = time.split(separator: "-", maxSplits: 1, omittingEmptySubsequences: false)
-    let parts = halves.last?.split(separator: ":", omittingEmptySubsequences: false).map { Double($0) } ?? []
-    guard (1...3).contains(parts.count), parts.allSatisfy({ $0 != nil }) else { return nil }
-    let numbers = parts.compactMap { $0 }
+    let parts = halves.last?.split(separator: ":", omittingEmptySubsequences: false) ?? []
+    let numbers = parts.compactMap { Int($0) }
+    guard (1...3).contains(parts.count), numbers.count == parts.count, numbers.allSatisfy({ $0 >= 0 })
+    else { return nil }
+    // What the first number counts, in seconds.
+    var unit = halves.count == 2 || numbers.count == 3 ? 3600.0 : 60.0
+    var seconds = 0.0
     if halves.count == 2 {
-      guard let days = Double(halves[0]) else { return nil }
-      return days * 1440 + sum(numbers, [60, 1, 1 / 60])
+      guard let days = Int(halves[0]), days >= 0 else { return nil }
+      seconds = Double(days) * 86_400
     }
-    return sum(numbers, numbers.count == 3 ? [60, 1, 1 / 60] : [1, 1 / 60])
+    for number in numbers {
+      seconds += Double(number) * unit
+      unit /= 60
+    }
+    return seconds / 60
   }
 
-  private static func sum(_ numbers: [Double], _ units: [Double]) -> Double {
-    zip(numbers, units).reduce(0) { $0 + $1.0 * $1.1 }
-  }
-
-  /// The job's script. It has a folder for each job and each time it is started again, and takes it away at the end; the
-  /// log stays beside where the worker failed.
+  /// The job's script. It has a folder for each job and each time it is started again, and takes it away at
+  /// the end; the log stays beside where the worker failed.
   ///
-  /// Before the time is over Slurm tells this script alone (USR1), which tells the worker to drain. `scancel` tells
-  /// every process (TERM), so it is not passed on: to a worker, a second TERM means to leave at once.
+  /// Before the time is over Slurm tells this script alone (USR1), which tells the worker to drain. `scancel`
+  /// tells every process (TERM), so it is not passed on: to a worker, a second TERM means to leave at once.
   private func pilot(_ order: InstanceOrder) -> String {
     let base = settings["folder"].map(\.shellWord) ?? #""${SLURM_TMPDIR:-${TMPDIR:-/tmp}}""#
     return #"""
