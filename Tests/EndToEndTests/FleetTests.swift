@@ -254,8 +254,8 @@ private struct StandIn {
   /// A host that scitq did not order.
   func startStranger(_ key: String) async throws {
     let process = Process()
-    process.executableURL = URL(filePath: "/usr/bin/setsid")
-    process.arguments = ["sleep", "600"]
+    process.executableURL = URL(filePath: "/bin/sleep")
+    process.arguments = ["600"]
     try process.run()
     try FileManager.default.createDirectory(
       at: folder.appending(path: "hosts"), withIntermediateDirectories: true)
