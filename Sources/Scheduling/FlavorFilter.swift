@@ -117,15 +117,19 @@ package struct FlavorFilter: Hashable, Sendable, CustomStringConvertible {
         let pieces = value.lowercased().split(separator: "%", omittingEmptySubsequences: false)
         return .like(field, isLike: sign == "~", pieces.map(String.init))
       default:
-        throw Problem(sentence: "\(name) is compared by = != ~ or !~, such as \(name)~%word%, not by \"\(sign)\"")
+        throw Problem(
+          sentence: "\(name) is compared by = != ~ or !~, such as \(name)~%word%, not by \"\(sign)\"")
       }
     }
-    throw Problem(sentence: name.isEmpty ? "names nothing; \(known)" : "\(name) is nothing flavors have; \(known)")
+    throw Problem(
+      sentence: name.isEmpty ? "names nothing; \(known)" : "\(name) is nothing flavors have; \(known)")
   }
 
   /// Whether the pieces stand in the text in this order, the first at its beginning and the last at its end.
   private static func like(_ text: String, _ pieces: [String]) -> Bool {
-    guard let first = pieces.first, let last = pieces.last, pieces.count > 1 else { return text == pieces.first }
+    guard let first = pieces.first, let last = pieces.last, pieces.count > 1 else {
+      return text == pieces.first
+    }
     guard text.hasPrefix(first) else { return false }
     var rest = text.dropFirst(first.count)
     for piece in pieces.dropFirst().dropLast() where !piece.isEmpty {

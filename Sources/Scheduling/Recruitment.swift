@@ -92,7 +92,8 @@ package struct Recruitment {
     mutating func take(_ capacity: Needs, slots: Int, milli: Int64) {
       var left = milli
       for index in demands.indices
-      where left > 0 && demands[index].needs.fit(capacity) && demands[index].weightMilli <= Int64(slots) * 1000
+      where left > 0 && demands[index].needs.fit(capacity)
+        && demands[index].weightMilli <= Int64(slots) * 1000
       {
         let taken = min(left, demands[index].milli)
         demands[index].milli -= taken
@@ -263,7 +264,9 @@ package struct Recruitment {
     let bounds = regions[offer.region]
     if let obstacle = bounds?.obstacle { return "\(offer.region): \(obstacle)" }
     if let obstacle = offer.obstacle { return "\(offer.flavor.name) in \(offer.region): \(obstacle)" }
-    if let bound = bounds?.bound(against: offer.flavor) { return "\(offer.region): its quota is used, \(bound)" }
+    if let bound = bounds?.bound(against: offer.flavor) {
+      return "\(offer.region): its quota is used, \(bound)"
+    }
     return nil
   }
 

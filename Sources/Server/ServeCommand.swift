@@ -83,7 +83,8 @@ struct ServeCommand: AsyncParsableCommand {
     let context = SessionContext(
       configuration: configuration, store: store, engine: engine, logs: logs, accounts: accounts,
       watch: watch, events: events,
-      workers: registry, cleanings: Cleanings(), tickets: tickets, transfer: transfer, authorityPEM: identity.authorityPEM,
+      workers: registry, cleanings: Cleanings(), tickets: tickets, transfer: transfer,
+      authorityPEM: identity.authorityPEM,
       startedAt: microsecondsNow(), logger: logger)
     var tls = TLSConfiguration.makeServerConfiguration(
       certificateChain: try identity.certificateChainPEM.flatMap {
@@ -97,7 +98,8 @@ struct ServeCommand: AsyncParsableCommand {
       authority: identity.authorityPEM, fingerprint: identity.fingerprint)
     let listener = Listener(
       context: context,
-      boot: BootSession(engine: engine, tickets: tickets, program: boot.program, logger: logger), tls: try NIOSSLContext(configuration: tls), host: configuration.server.listen.host,
+      boot: BootSession(engine: engine, tickets: tickets, program: boot.program, logger: logger),
+      tls: try NIOSSLContext(configuration: tls), host: configuration.server.listen.host,
       port: configuration.server.listen.port, addressFile: directory.appending("address"), logger: logger)
     let opening = Opening(
       accounts: accounts, listener: listener, directory: directory, configuration: configuration)

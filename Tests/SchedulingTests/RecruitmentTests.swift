@@ -5,7 +5,8 @@ import Testing
 @Suite("Recruitment")
 struct RecruitmentTests {
   private static func flavor(
-    _ name: String, cpu: Double = 4, memory: Double = 16, price: Double = 1, region: String = "r", eviction: Double = 0
+    _ name: String, cpu: Double = 4, memory: Double = 16, price: Double = 1, region: String = "r",
+    eviction: Double = 0
   ) -> Flavor {
     Flavor(
       provider: "p", region: region, name: name, cpu: cpu, memory: memory, disk: 100, eviction: eviction,
@@ -13,7 +14,8 @@ struct RecruitmentTests {
   }
 
   private static func recruiter(
-    _ step: Int64 = 1, rank: Int = 1, filter: String = "", most: Int? = nil, rounds: Int = 1, timeout: Int = 0,
+    _ step: Int64 = 1, rank: Int = 1, filter: String = "", most: Int? = nil, rounds: Int = 1,
+    timeout: Int = 0,
     concurrency: Int = 4
   ) throws -> Recruiter {
     Recruiter(
@@ -27,7 +29,8 @@ struct RecruitmentTests {
 
   @Test("the need is the tasks by rounds, less the slots that are free or on their way")
   func need() throws {
-    var snapshot = FleetSnapshot(now: 0, recruiters: [try Self.recruiter(rounds: 2)], steps: [1: Self.need(30)])
+    var snapshot = FleetSnapshot(
+      now: 0, recruiters: [try Self.recruiter(rounds: 2)], steps: [1: Self.need(30)])
     snapshot.offers = [Offer(flavor: Self.flavor("a"))]
     #expect(Recruitment.plan(snapshot).bought.count == 4)
     snapshot.workers = [
@@ -64,10 +67,12 @@ struct RecruitmentTests {
   @Test("the cheapest for what is used of it is bought, evictions and needs counted")
   func cheapest() throws {
     var snapshot = FleetSnapshot(
-      now: 0, recruiters: [try Self.recruiter(filter: "eviction<=100", concurrency: 1)], steps: [1: Self.need(1)])
+      now: 0, recruiters: [try Self.recruiter(filter: "eviction<=100", concurrency: 1)],
+      steps: [1: Self.need(1)])
     snapshot.recruiters[0].concurrency = .adaptive(cpu: 1, memory: nil, disk: nil, least: nil, most: nil)
     snapshot.offers = [
-      Offer(flavor: Self.flavor("large", cpu: 32, price: 1.6)), Offer(flavor: Self.flavor("small", cpu: 2, price: 0.3)),
+      Offer(flavor: Self.flavor("large", cpu: 32, price: 1.6)),
+      Offer(flavor: Self.flavor("small", cpu: 2, price: 0.3)),
       Offer(flavor: Self.flavor("cheap", cpu: 2, price: 0.2, eviction: 80)),
     ]
     #expect(Recruitment.plan(snapshot).bought.map(\.flavor.name) == ["small"])
@@ -76,7 +81,10 @@ struct RecruitmentTests {
     snapshot.steps[1] = Self.need(4, needs: Needs(memoryMiB: 20 << 10))
     let plan = Recruitment.plan(snapshot)
     #expect(plan.bought.isEmpty)
-    #expect(plan.remarks[.init(step: 1, rank: 1)] == ["no flavor that passes its filter is large enough for what waits"])
+    #expect(
+      plan.remarks[.init(step: 1, rank: 1)] == [
+        "no flavor that passes its filter is large enough for what waits"
+      ])
   }
 
   @Test("a higher rank buys what a lower one could not, and no more")
@@ -84,7 +92,8 @@ struct RecruitmentTests {
     var snapshot = FleetSnapshot(
       now: 0,
       recruiters: [
-        try Self.recruiter(rank: 1, filter: "flavor=a", most: 2), try Self.recruiter(rank: 2, filter: "flavor=b"),
+        try Self.recruiter(rank: 1, filter: "flavor=a", most: 2),
+        try Self.recruiter(rank: 2, filter: "flavor=b"),
       ], steps: [1: Self.need(16)])
     snapshot.offers = [Offer(flavor: Self.flavor("a")), Offer(flavor: Self.flavor("b", price: 0.1))]
     #expect(Recruitment.plan(snapshot).bought.map(\.flavor.name) == ["a", "a", "b", "b"])
@@ -137,14 +146,16 @@ struct RecruitmentTests {
     let flavors = (0..<Int.random(in: 1...6, using: &random)).map {
       Self.flavor(
         "f\($0)", cpu: Double(Int.random(in: 1...16, using: &random)),
-        memory: Double(Int.random(in: 2...64, using: &random)), price: Double.random(in: 0.01...2, using: &random),
+        memory: Double(Int.random(in: 2...64, using: &random)),
+        price: Double.random(in: 0.01...2, using: &random),
         region: "r\(Int.random(in: 0...1, using: &random))")
     }
     var snapshot = FleetSnapshot(now: 1_000_000_000)
     snapshot.offers = flavors.map { Offer(flavor: $0) }
     for region in ["r0", "r1"] {
       snapshot.regions[Region(provider: "p", name: region)] = RegionBounds(
-        cpu: Double(Int.random(in: 0...60, using: &random)), instances: Int.random(in: 0...12, using: &random))
+        cpu: Double(Int.random(in: 0...60, using: &random)), instances: Int.random(in: 0...12, using: &random)
+      )
     }
     for step in 1...Int64(Int.random(in: 1...6, using: &random)) {
       snapshot.steps[StepID(step)] = Self.need(Int.random(in: 0...80, using: &random), workflow: step % 2 + 1)
@@ -169,11 +180,14 @@ struct RecruitmentTests {
     let plan = Recruitment.plan(snapshot)
     #expect(plan == Recruitment.plan(snapshot), "seed \(seed): the same snapshot made another plan")
     let moved = Dictionary(uniqueKeysWithValues: plan.recycled.map { ($0.worker, $0.to) })
-    #expect(moved.count == plan.recycled.count && Set(plan.returned.map(\.worker)).isDisjoint(with: moved.keys))
+    #expect(
+      moved.count == plan.recycled.count && Set(plan.returned.map(\.worker)).isDisjoint(with: moved.keys))
     func count(_ matches: (Recruiter.Key) -> Bool) -> (before: Int, after: Int) {
       let own = snapshot.workers.map { Recruiter.Key(step: $0.step!, rank: $0.rank!) }
       let now = snapshot.workers.map { moved[$0.id] ?? .init(step: $0.step!, rank: $0.rank!) }
-      return (own.filter(matches).count, now.filter(matches).count + plan.bought.map(\.by).filter(matches).count)
+      return (
+        own.filter(matches).count, now.filter(matches).count + plan.bought.map(\.by).filter(matches).count
+      )
     }
     for recruiter in snapshot.recruiters {
       let (before, after) = count { $0 == recruiter.key }
@@ -192,11 +206,23 @@ struct RecruitmentTests {
   @Test(
     "a filter says which token is wrong, and what would be right",
     arguments: [
-      ("cpu>>8", "filter, token 1 (\"cpu>>8\"): cpu is compared by >= <= > < = or !=, such as cpu>=8, not by \">>\""),
-      ("cpu>=8:mem", "filter, token 2 (\"mem\"): mem is compared by >= <= > < = or !=, such as mem>=8, not by \"\""),
+      (
+        "cpu>>8",
+        "filter, token 1 (\"cpu>>8\"): cpu is compared by >= <= > < = or !=, such as cpu>=8, not by \">>\""
+      ),
+      (
+        "cpu>=8:mem",
+        "filter, token 2 (\"mem\"): mem is compared by >= <= > < = or !=, such as mem>=8, not by \"\""
+      ),
       ("cpu>=x", "filter, token 1 (\"cpu>=x\"): \"x\" is no number; write such as cpu>=8"),
-      ("cpu>=8::mem>1", "filter, token 2 (\"\"): is empty; write tokens such as cpu>=8 with one colon between them"),
-      ("region>a", "filter, token 1 (\"region>a\"): region is compared by = != ~ or !~, such as region~%word%, not by \">\""),
+      (
+        "cpu>=8::mem>1",
+        "filter, token 2 (\"\"): is empty; write tokens such as cpu>=8 with one colon between them"
+      ),
+      (
+        "region>a",
+        "filter, token 1 (\"region>a\"): region is compared by = != ~ or !~, such as region~%word%, not by \">\""
+      ),
     ])
   func badFilters(text: String, sentence: String) {
     #expect { try FlavorFilter(text) } throws: { "\($0)" == sentence }
@@ -204,17 +230,20 @@ struct RecruitmentTests {
 
   @Test("each kind of condition is met and missed")
   func filters() throws {
-    var flavor = Self.flavor("Standard_D8s", cpu: 8, memory: 32, price: 0.4, region: "swedencentral", eviction: 3)
+    var flavor = Self.flavor(
+      "Standard_D8s", cpu: 8, memory: 32, price: 0.4, region: "swedencentral", eviction: 3)
     flavor.gpu = "Tesla T4"
     flavor.gpuCount = 1
     flavor.gpuMemory = 16
     for text in [
-      "", "cpu>=8", "cpu<=8:mem>31", "cpu==8", "cpu!=9", "region~%swed%", "region~SWEDEN%", "gpu~%tesla%", "gpumem>=10",
+      "", "cpu>=8", "cpu<=8:mem>31", "cpu==8", "cpu!=9", "region~%swed%", "region~SWEDEN%", "gpu~%tesla%",
+      "gpumem>=10",
       "has_gpu", "provider=p", "flavor~%d8s", "region!~%west%", "region!=a", "region is default", "cost<0.5",
       "eviction<=3", "gpu_count=1", "disk>=100",
     ] { #expect(try FlavorFilter(text).matches(flavor, isDefaultRegion: true), "\(text)") }
     for text in [
-      "cpu>8", "mem<32", "region~swed", "gpu~tesla", "has_quick_disks", "provider=q", "region!~%swed%", "eviction<3",
+      "cpu>8", "mem<32", "region~swed", "gpu~tesla", "has_quick_disks", "provider=q", "region!~%swed%",
+      "eviction<3",
       "bandwidth>0",
     ] { #expect(try !FlavorFilter(text).matches(flavor, isDefaultRegion: true), "\(text)") }
     #expect(try !FlavorFilter("region is default").matches(flavor, isDefaultRegion: false))

@@ -2,7 +2,8 @@ import Scheduling
 
 extension Configuration {
   /// `providers:` holds kinds, and each kind names of the operator's choice.
-  static func providers(_ section: ConfigurationSection) throws(ConfigurationError) -> [ProviderConfiguration] {
+  static func providers(_ section: ConfigurationSection) throws(ConfigurationError) -> [ProviderConfiguration]
+  {
     var providers: [ProviderConfiguration] = []
     for word in section.givenKeys {
       guard let kind = ProviderConfiguration.Kind(rawValue: word) else {
@@ -10,7 +11,9 @@ extension Configuration {
         throw section.error(word, "is no kind of provider; known: \(kinds)")
       }
       let named = try section.section(word)
-      if named.givenKeys.isEmpty { throw section.error(word, "names no provider; add one below it, such as primary:") }
+      if named.givenKeys.isEmpty {
+        throw section.error(word, "names no provider; add one below it, such as primary:")
+      }
       for name in named.givenKeys {
         guard !name.isEmpty, name.utf8.allSatisfy(isNameLetter) else {
           throw named.error(name, "is no name for a provider; use lower-case letters, digits, - and _")
@@ -38,7 +41,8 @@ extension Configuration {
     if regions.isEmpty {
       switch kind {
       case .aws, .azure, .gcp, .openstack:
-        throw section.error("regions", "is missing; name the regions to rent in, such as regions: [eu-west-1]")
+        throw section.error(
+          "regions", "is missing; name the regions to rent in, such as regions: [eu-west-1]")
       case .local, .ssh, .slurm, .exec: regions = [kind.rawValue]
       }
     }

@@ -11,7 +11,8 @@ enum Command: Sendable {
   case act(WireActOnTask, by: User, Reply<WireActedOnTasks>)
   case edit(WireEditTask, by: User, Reply<Void>)
   case flow(FlowCommand, by: User, Reply<Int64>)
-  case connect(WireWorkerIdentity, software: String, credential: String?, ticket: InstanceID?, Reply<WireWorkerWelcome>)
+  case connect(
+    WireWorkerIdentity, software: String, credential: String?, ticket: InstanceID?, Reply<WireWorkerWelcome>)
   case reconcile(WorkerID, epoch: Int64, [WireHeldAttempt], Reply<WireReconciled>)
   /// The worker has its reconciliation: orders may follow.
   case ready(WorkerID, epoch: Int64)

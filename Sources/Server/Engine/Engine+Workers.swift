@@ -239,7 +239,9 @@ extension Engine {
         continue
       }
       // One whose provider lets it stand still is not lost, and whether it does is asked every third of a lease.
-      if let instance = fleet.instance(of: row), instance.isSuspended || mayBeSuspended(instance, id) { continue }
+      if let instance = fleet.instance(of: row), instance.isSuspended || mayBeSuspended(instance, id) {
+        continue
+      }
       registry.endLease(id)
       for task in cluster.tasks(on: id) {
         lose(

@@ -339,7 +339,9 @@ actor Engine: Service {
     for worker in image.workers {
       workers[worker.id] = worker
       cluster.set(entry(worker, isConnected: ready[worker.id] == worker.epoch))
-      if worker.status != .lost, worker.status != .deploying, registry.presence(worker.id) == nil { registry.grantLease(worker.id) }
+      if worker.status != .lost, worker.status != .deploying, registry.presence(worker.id) == nil {
+        registry.grantLease(worker.id)
+      }
     }
     for (row, facts) in image.tasks {
       cluster.add(entry(row, facts.needs(row.memoryMilli)), waitingFor: image.unmet[row.id] ?? [])

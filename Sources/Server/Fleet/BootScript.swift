@@ -35,7 +35,8 @@ struct BootScript: Sendable {
       .replacing("@SHA256@", with: sha256).replacing("@NAME@", with: name)
       .replacing("@CONCURRENCY@", with: "\(concurrency)").replacing("@PREFETCH@", with: "\(prefetch)")
       .replacing("@FOLDER@", with: folder).replacing("@INSTALL@", with: installs ? "yes" : "no")
-      .replacing("@METADATA@", with: metadata).replacing("@FOREGROUND@", with: staysInForeground ? "yes" : "no")
+      .replacing("@METADATA@", with: metadata).replacing(
+        "@FOREGROUND@", with: staysInForeground ? "yes" : "no")
   }
 
   private static let template = String(decoding: PackageResources.boot_sh, as: UTF8.self)

@@ -56,7 +56,9 @@ struct BootSession {
     }
   }
 
-  private func say(_ status: HTTPResponseStatus, _ text: String, _ head: HTTPRequestHead, _ out: Writer) async throws {
+  private func say(_ status: HTTPResponseStatus, _ text: String, _ head: HTTPRequestHead, _ out: Writer)
+    async throws
+  {
     let headers: HTTPHeaders = ["content-length": "\(text.utf8.count)", "content-type": "text/plain"]
     try await out.write(.head(HTTPResponseHead(version: head.version, status: status, headers: headers)))
     try await out.write(.body(.byteBuffer(ByteBuffer(string: text))))
@@ -79,7 +81,8 @@ struct BootSession {
     var left = length
     while left > 0 {
       // A local file, in the page's cache after the first host: read where the thread is.
-      let bytes = try [UInt8](unsafeUninitializedCapacity: Int(min(Int64(Self.piece), left))) { buffer, count in
+      let bytes = try [UInt8](unsafeUninitializedCapacity: Int(min(Int64(Self.piece), left))) {
+        buffer, count in
         count = try file.read(into: UnsafeMutableRawBufferPointer(buffer))
       }
       if bytes.isEmpty { throw ChannelError.eof }

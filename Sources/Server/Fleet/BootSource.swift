@@ -43,7 +43,8 @@ actor BootSource {
     for instance: InstanceRow, ticket: String, concurrency: Int, prefetch: Int, isLocal: Bool
   ) throws(ProviderError) -> BootScript {
     BootScript(
-      server: server(isLocal: isLocal), authority: authority, authorityFingerprint: fingerprint, ticket: ticket,
+      server: server(isLocal: isLocal), authority: authority, authorityFingerprint: fingerprint,
+      ticket: ticket,
       sha256: try sha256(), name: instance.key, concurrency: concurrency, prefetch: prefetch, installs: true)
   }
 
@@ -74,7 +75,8 @@ actor BootSource {
       return sum
     } catch {
       throw ProviderError(
-        .misconfigured, "the worker's program \(program) cannot be read; say where it is by fleet.worker_binary")
+        .misconfigured,
+        "the worker's program \(program) cannot be read; say where it is by fleet.worker_binary")
     }
   }
 }

@@ -88,7 +88,8 @@ extension Engine {
       snapshot.workers.append(
         FleetWorker(
           id: row.id, step: row.step, scope: row.scope, concurrency: Int(row.concurrency),
-          loadMilli: cluster.loadMilli(of: row.id), capacity: capacity, flavor: flavor?.flavor, rank: row.rank,
+          loadMilli: cluster.loadMilli(of: row.id), capacity: capacity, flavor: flavor?.flavor,
+          rank: row.rank,
           isDeploying: row.status == .deploying,
           isAvailable: cluster.worker(row.id)?.isAssignable ?? false,
           isLeaving: instance?.isUnwanted == true || row.status == .draining || row.wish == .drain,

@@ -110,7 +110,9 @@ extension Engine {
   /// The order did not become a host. Each class of failure has its own answer; what was learned spares the orders that
   /// nobody was asked for yet the same.
   private func refused(_ id: InstanceID, _ error: ProviderError) {
-    guard var row = fleet.instances[id], row.state == .ordered, var flavor = fleet.flavor(of: row) else { return }
+    guard var row = fleet.instances[id], row.state == .ordered, var flavor = fleet.flavor(of: row) else {
+      return
+    }
     let now = batch.now
     fleet.trusted.remove(flavor.region)
     var region = fleet.regions[flavor.region] ?? RegionRow(flavor.region)
@@ -177,7 +179,8 @@ extension Engine {
     region.blockedUntil = batch.now + min(60 << doublings, 900) * 1_000_000
     save(region)
     if region.failures == 1 {
-      batch.event("region", 0, "troubled", reason: "\(region.region): \(error.kind.rawValue), \(error.message)")
+      batch.event(
+        "region", 0, "troubled", reason: "\(region.region): \(error.kind.rawValue), \(error.message)")
     }
   }
 
@@ -224,7 +227,9 @@ extension Engine {
       keys.insert(row.key)
       let hosts = byKey[row.key] ?? []
       if row.state == .ordered {
-        if row.attempts > 0, let host = hosts.first { deployed(row.id, host, isFree: queues && host.state == .pending) }
+        if row.attempts > 0, let host = hosts.first {
+          deployed(row.id, host, isFree: queues && host.state == .pending)
+        }
         continue
       }
       guard let host = hosts.first(where: { $0.id == row.reference }) else {

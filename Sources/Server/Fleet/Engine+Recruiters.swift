@@ -22,7 +22,8 @@ enum FleetCommand: Sendable {
 
 extension Engine {
   func change(
-    _ command: FleetCommand, by user: User, _ known: Known, _ reply: @escaping Command.Reply<FleetCommand.Outcome>
+    _ command: FleetCommand, by user: User, _ known: Known,
+    _ reply: @escaping Command.Reply<FleetCommand.Outcome>
   ) {
     do throws(CallError) {
       let outcome: FleetCommand.Outcome =
@@ -46,7 +47,8 @@ extension Engine {
     let key = Recruiter.Key(step: StepID(request.stepID), rank: request.rank == 0 ? 1 : Int(request.rank))
     if fleet.recruiters[key] != nil {
       throw CallError(
-        .conflict, "step \(key.step) has a recruiter of rank \(key.rank) already; change it by "
+        .conflict,
+        "step \(key.step) has a recruiter of rank \(key.rank) already; change it by "
           + "`scitq recruiter update`, or give another --rank", field: "rank")
     }
     let recruiter = try Self.recruiter(key, request)
@@ -77,7 +79,9 @@ extension Engine {
     if request.hasConcurrencyMin { wire.concurrencyMin = request.concurrencyMin }
     if request.hasConcurrencyMax { wire.concurrencyMax = request.concurrencyMax }
     if request.hasPrefetch { (wire.prefetch, wire.prefetchPercent) = (request.prefetch, 0) }
-    if request.hasPrefetchPercent, request.prefetchPercent > 0 || !request.hasPrefetch { (wire.prefetch, wire.prefetchPercent) = (0, request.prefetchPercent) }
+    if request.hasPrefetchPercent, request.prefetchPercent > 0 || !request.hasPrefetch {
+      (wire.prefetch, wire.prefetchPercent) = (0, request.prefetchPercent)
+    }
     if request.hasMaximumWorkers { wire.maximumWorkers = request.maximumWorkers }
     if request.hasRounds { wire.rounds = request.rounds }
     if request.hasTimeout { wire.timeout = request.timeout }
@@ -105,7 +109,8 @@ extension Engine {
     let key = Recruiter.Key(step: StepID(step), rank: rank == 0 ? 1 : Int(rank))
     guard let recruiter = fleet.recruiters[key] else {
       throw CallError(
-        .notFound, "step \(step) has no recruiter of rank \(key.rank); `scitq recruiter list` shows those that exist",
+        .notFound,
+        "step \(step) has no recruiter of rank \(key.rank); `scitq recruiter list` shows those that exist",
         field: "rank")
     }
     return recruiter
@@ -114,7 +119,8 @@ extension Engine {
   private static let bothConcurrencies = CallError(
     .invalid,
     "a fixed --concurrency and what a task needs (--cpu-per-task, --memory-per-task, --disk-per-task, "
-      + "--concurrency-min, --concurrency-max) exclude each other; give one or the other", field: "concurrency")
+      + "--concurrency-min, --concurrency-max) exclude each other; give one or the other",
+    field: "concurrency")
 
   private static func recruiter(_ key: Recruiter.Key, _ wire: WireRecruiter) throws(CallError) -> Recruiter {
     let filter: FlavorFilter
@@ -127,7 +133,8 @@ extension Engine {
     if adapts, wire.concurrency > 0 { throw bothConcurrencies }
     if adapts, wire.cpuPerTask == 0, wire.memoryPerTask == 0, wire.diskPerTask == 0 {
       throw CallError(
-        .invalid, "--concurrency-min and --concurrency-max bound an adaptive concurrency; say what a task needs too, "
+        .invalid,
+        "--concurrency-min and --concurrency-max bound an adaptive concurrency; say what a task needs too, "
           + "such as --cpu-per-task 2", field: "concurrency-min")
     }
     for (value, field) in [
@@ -138,7 +145,8 @@ extension Engine {
     }
     if wire.concurrencyMax > 0, wire.concurrencyMin > wire.concurrencyMax {
       throw CallError(
-        .invalid, "--concurrency-min \(wire.concurrencyMin) is more than --concurrency-max \(wire.concurrencyMax)",
+        .invalid,
+        "--concurrency-min \(wire.concurrencyMin) is more than --concurrency-max \(wire.concurrencyMax)",
         field: "concurrency-min")
     }
     if wire.prefetch > 0, wire.prefetchPercent > 0 {
@@ -146,8 +154,10 @@ extension Engine {
         .invalid, "--prefetch and --prefetch-percent exclude each other; give one of them", field: "prefetch")
     }
     for (value, field) in [
-      (wire.concurrency, "concurrency"), (wire.concurrencyMax, "concurrency-max"), (wire.prefetch, "prefetch"),
-      (wire.prefetchPercent, "prefetch-percent"), (wire.rounds, "rounds"), (wire.maximumWorkers, "max-workers"),
+      (wire.concurrency, "concurrency"), (wire.concurrencyMax, "concurrency-max"),
+      (wire.prefetch, "prefetch"),
+      (wire.prefetchPercent, "prefetch-percent"), (wire.rounds, "rounds"),
+      (wire.maximumWorkers, "max-workers"),
     ] where value > 100_000 {
       throw CallError(.invalid, "--\(field) is \(value); it is at most 100000", field: field)
     }
@@ -161,7 +171,8 @@ extension Engine {
           least: given(wire.concurrencyMin), most: given(wire.concurrencyMax))
         : .fixed(max(1, Int(wire.concurrency))),
       prefetch: wire.prefetchPercent > 0 ? .percent(Int(wire.prefetchPercent)) : .tasks(Int(wire.prefetch)),
-      maximumWorkers: given(wire.maximumWorkers), rounds: max(1, Int(wire.rounds)), timeout: Int(wire.timeout))
+      maximumWorkers: given(wire.maximumWorkers), rounds: max(1, Int(wire.rounds)), timeout: Int(wire.timeout)
+    )
   }
 
   func view(_ recruiter: Recruiter) -> WireRecruiter {
@@ -212,7 +223,8 @@ extension Engine {
     let workers = view(recruiter).workers
     sentences.append(
       "\(pending) \(pending == 1 ? "task is" : "tasks are") ready, \(need.coming - pending) more may come, and "
-        + "\(workers) of \(recruiter.maximumWorkers.map(String.init) ?? "any number of") workers are here or on their way")
+        + "\(workers) of \(recruiter.maximumWorkers.map(String.init) ?? "any number of") workers are here or on their way"
+    )
     if let wanted = plan.wanted[key] {
       sentences.append("\(wanted) \(wanted == 1 ? "slot is" : "slots are") wanted beside those that are free")
     } else if !need.isHeld {
@@ -274,7 +286,8 @@ extension Engine {
     }
     let place = region.isEmpty ? provider : "\(provider) \(region)"
     return CallError(
-      .notFound, "\(place) has no flavor \(name.prefix(60)); `scitq flavor list --filter provider=\(provider)` shows those "
+      .notFound,
+      "\(place) has no flavor \(name.prefix(60)); `scitq flavor list --filter provider=\(provider)` shows those "
         + "that it has", field: "flavor")
   }
 
@@ -314,7 +327,8 @@ extension Engine {
     guard let flavor = candidates.first(where: { $0.obstacle(batch.now) == nil }) else {
       if let blocked = candidates.first {
         throw CallError(
-          .unavailable, "\(request.flavor) in \(blocked.region) cannot be had: \(blocked.obstacle(batch.now) ?? "")",
+          .unavailable,
+          "\(request.flavor) in \(blocked.region) cannot be had: \(blocked.obstacle(batch.now) ?? "")",
           field: "flavor")
       }
       throw noFlavor(request.provider, request.flavor, region)
@@ -330,7 +344,8 @@ extension Engine {
       let own = workers.values.filter { self.workflow(of: $0.step)?.id == workflow.id }.count
       if own + count > workflow.maximumWorkers {
         throw CallError(
-          .exhausted, "workflow \(workflow.name) may have \(workflow.maximumWorkers) workers and has \(own); raise its "
+          .exhausted,
+          "workflow \(workflow.name) may have \(workflow.maximumWorkers) workers and has \(own); raise its "
             + "--maximum-workers, or deploy fewer", field: "count")
       }
     }

@@ -147,7 +147,8 @@ struct Fleet: Service {
   /// Its provider is not configured any more.
   private func unknown(_ errand: FleetErrand) async {
     let error = ProviderError(
-      .misconfigured, "the configuration has no provider \(errand.region.provider); put it back, or delete the worker "
+      .misconfigured,
+      "the configuration has no provider \(errand.region.provider); put it back, or delete the worker "
         + "with --undeployed")
     switch errand {
     case .deploy(let row, _, _, _, _): await tell(.refused(row.id, error))
@@ -203,7 +204,8 @@ struct Fleet: Service {
 
   // MARK: What there is
 
-  private func reconcile(_ region: Region, _ provider: any Provider, _ kind: ProviderConfiguration.Kind) async {
+  private func reconcile(_ region: Region, _ provider: any Provider, _ kind: ProviderConfiguration.Kind) async
+  {
     var interval = configuration.fleet.reconcileInterval
     // A pilot that is suspended would be taken for lost otherwise.
     if provider.queues { interval = min(interval, configuration.workers.offlineTimeout / 3) }
@@ -219,7 +221,8 @@ struct Fleet: Service {
         let now = microsecondsNow()
         var remembered: [Instance: Int64] = [:]
         for stranger in unknown where stranger.state != .leaving {
-          var identity = Instance(key: stranger.key, id: stranger.id, region: stranger.region, state: .running)
+          var identity = Instance(
+            key: stranger.key, id: stranger.id, region: stranger.region, state: .running)
           identity.address = ""
           let since = strangers[identity] ?? now
           remembered[identity] = since

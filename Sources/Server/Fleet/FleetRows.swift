@@ -258,8 +258,10 @@ extension Recruiter {
     let percent: Int? = row["prefetch_percent"]
     self.init(
       key: Key(step: StepID(row["step_id"]), rank: row["rank"]), filter: filter, concurrency: concurrency,
-      prefetch: percent.map(Prefetch.percent) ?? .tasks(row["prefetch"]), maximumWorkers: row["maximum_workers"],
-      rounds: row["rounds"], timeout: row["timeout"], needSince: row["need_since"], boughtAt: row["bought_at"])
+      prefetch: percent.map(Prefetch.percent) ?? .tasks(row["prefetch"]),
+      maximumWorkers: row["maximum_workers"],
+      rounds: row["rounds"], timeout: row["timeout"], needSince: row["need_since"], boughtAt: row["bought_at"]
+    )
   }
 
   func save(_ db: Database) throws {
@@ -309,14 +311,17 @@ extension FleetState {
     for row in try Row.fetchAll(db, sql: "SELECT * FROM region").map(RegionRow.init) {
       regions[row.region] = row
     }
-    for row in try Row.fetchAll(db, sql: "SELECT * FROM instance WHERE state <> 'ended'").map(InstanceRow.init) {
+    for row in try Row.fetchAll(db, sql: "SELECT * FROM instance WHERE state <> 'ended'").map(
+      InstanceRow.init)
+    {
       instances[row.id] = row
     }
     for row in try Row.fetchAll(
       db, sql: "SELECT instance_id, step_id, started_at FROM instance_use WHERE ended_at IS NULL")
     {
       let step: Int64 = row["step_id"]
-      uses[InstanceID(row["instance_id"])] = Use(step: step == 0 ? nil : StepID(step), since: row["started_at"])
+      uses[InstanceID(row["instance_id"])] = Use(
+        step: step == 0 ? nil : StepID(step), since: row["started_at"])
     }
     for row in try Row.fetchAll(
       db,

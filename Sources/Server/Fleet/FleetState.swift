@@ -37,7 +37,9 @@ struct FleetState: Sendable {
     var since: Int64
   }
 
-  func flavor(of instance: InstanceRow) -> FlavorRow? { flavorKeys[instance.flavorID].flatMap { flavors[$0] } }
+  func flavor(of instance: InstanceRow) -> FlavorRow? {
+    flavorKeys[instance.flavorID].flatMap { flavors[$0] }
+  }
 
   func instance(of worker: WorkerRow) -> InstanceRow? { worker.instance.flatMap { instances[$0] } }
 

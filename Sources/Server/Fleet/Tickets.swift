@@ -7,7 +7,9 @@ import ScitqProtocol
 struct Tickets: Sendable {
   private let key: SymmetricKey
 
-  init(secret: String) { key = SymmetricKey(data: SHA256.hash(data: Data("scitq host ticket \(secret)".utf8))) }
+  init(secret: String) {
+    key = SymmetricKey(data: SHA256.hash(data: Data("scitq host ticket \(secret)".utf8)))
+  }
 
   static let prefix = "scitq_k_"
 

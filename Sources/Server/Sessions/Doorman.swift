@@ -34,7 +34,8 @@ final class Doorman: ChannelInboundHandler, RemovableChannelHandler {
 
   func channelRead(context: ChannelHandlerContext, data: NIOAny) {
     early.append(data)
-    guard !hasDecided, let first = unwrapInboundIn(data).getInteger(at: unwrapInboundIn(data).readerIndex, as: UInt8.self)
+    guard !hasDecided,
+      let first = unwrapInboundIn(data).getInteger(at: unwrapInboundIn(data).readerIndex, as: UInt8.self)
     else { return }
     hasDecided = true
     patience?.cancel()

@@ -30,22 +30,30 @@ extension UserCalls {
         return list
       }
     case .createRecruiter:
-      return try await ScitqServer.answer(Call.createRecruiter, payload) { (request) async throws(CallError) in
-        guard case .recruiter(let answer) = try await change(.createRecruiter(request)) else { return .init() }
+      return try await ScitqServer.answer(Call.createRecruiter, payload) {
+        (request) async throws(CallError) in
+        guard case .recruiter(let answer) = try await change(.createRecruiter(request)) else {
+          return .init()
+        }
         return answer
       }
     case .updateRecruiter:
-      return try await ScitqServer.answer(Call.updateRecruiter, payload) { (request) async throws(CallError) in
-        guard case .recruiter(let answer) = try await change(.updateRecruiter(request)) else { return .init() }
+      return try await ScitqServer.answer(Call.updateRecruiter, payload) {
+        (request) async throws(CallError) in
+        guard case .recruiter(let answer) = try await change(.updateRecruiter(request)) else {
+          return .init()
+        }
         return answer
       }
     case .deleteRecruiter:
-      return try await ScitqServer.answer(Call.deleteRecruiter, payload) { (request) async throws(CallError) in
+      return try await ScitqServer.answer(Call.deleteRecruiter, payload) {
+        (request) async throws(CallError) in
         _ = try await change(.deleteRecruiter(request))
         return WireEmpty()
       }
     case .explainRecruiter:
-      return try await ScitqServer.answer(Call.explainRecruiter, payload) { (request) async throws(CallError) in
+      return try await ScitqServer.answer(Call.explainRecruiter, payload) {
+        (request) async throws(CallError) in
         var explanation = WireExplanation()
         explanation.sentence = try await context.engine.explain(recruiter: request.stepID, request.rank)
         return explanation
@@ -122,11 +130,13 @@ extension Database {
   /// What rented hosts have cost, by workflow, step, worker and user; of one workflow: by its steps and workers.
   fileprivate func costs(of workflow: Int64, at now: Int64) throws -> WireCostList {
     if workflow != 0,
-      try Bool.fetchOne(self, sql: "SELECT EXISTS (SELECT * FROM workflow WHERE id = ?)", arguments: [workflow])
+      try Bool.fetchOne(
+        self, sql: "SELECT EXISTS (SELECT * FROM workflow WHERE id = ?)", arguments: [workflow])
         != true
     {
       throw CallError(
-        .notFound, "workflow \(workflow) does not exist; `scitq workflow list` shows those that do", field: "id")
+        .notFound, "workflow \(workflow) does not exist; `scitq workflow list` shows those that do",
+        field: "id")
     }
     let from = """
       FROM instance_use AS u JOIN instance ON instance.id = u.instance_id
@@ -141,7 +151,8 @@ extension Database {
     if workflow != 0 { _ = arguments.append(contentsOf: ["workflow": workflow]) }
     func lines(_ kind: String, _ columns: String, _ join: String, _ group: String) throws -> [WireCostLine] {
       try Row.fetchAll(
-        self, sql: "SELECT \(columns), \(sums) \(from) \(join) \(condition) GROUP BY \(group) ORDER BY \(group)",
+        self,
+        sql: "SELECT \(columns), \(sums) \(from) \(join) \(condition) GROUP BY \(group) ORDER BY \(group)",
         arguments: arguments
       ).map { row in
         var line = WireCostLine()
@@ -156,7 +167,8 @@ extension Database {
     }
     var list = WireCostList()
     list.lines += try lines(
-      "workflow", "workflow.id, coalesce(workflow.name, 'none') AS name, workflow.maximum_cost AS maximum", "",
+      "workflow", "workflow.id, coalesce(workflow.name, 'none') AS name, workflow.maximum_cost AS maximum",
+      "",
       "workflow.id")
     list.total = list.lines.reduce(0) { $0 + $1.cost }
     if workflow == 0 {
@@ -166,7 +178,8 @@ extension Database {
     } else {
       list.lines += try lines("step", "step.id, step.name AS name, NULL AS maximum", "", "step.id")
       list.lines += try lines(
-        "worker", "worker.id, worker.name AS name, NULL AS maximum", "JOIN worker ON worker.id = instance.worker_id",
+        "worker", "worker.id, worker.name AS name, NULL AS maximum",
+        "JOIN worker ON worker.id = instance.worker_id",
         "worker.id")
     }
     return list

@@ -48,10 +48,13 @@ struct ConfigurationTests {
         "  # private_key:", with: "  private_key:"
       )
       .replacing("  # password:", with: "  password:").replacing("rclone: {}", with: "rclone:")
+      .replacing("providers: {}", with: "providers:")
     let full = try Configuration.parse(
       uncommented,
       environment: ["SCITQ_ADMIN_PASSWORD": "p", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "s"])
     #expect(full.server.name == "queue.example.org" && full.admin.password == "p")
+    #expect(full.providers.map(\.name) == ["aws.primary", "local.here"])
+    #expect(full.providers.first?.quotas["eu-west-1"]?.instances == 20)
     #expect(full.rclone["s3"]?.settings["secret_access_key"] == "s")
     #expect(full.rclone["archive"]?.settings["type"] == "sftp" && full.rclone["archive"]?.isReadOnly == true)
     #expect(

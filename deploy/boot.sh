@@ -1,0 +1,1 @@
+../Sources/Server/Fleet/boot.sh
