@@ -11,7 +11,9 @@ struct Benchmarks: AsyncParsableCommand {
     commandName: "scitq-benchmark",
     abstract: "Measures scheduling, submission, and the way of a task, each beside the machine's own limit.")
 
-  enum Name: String, CaseIterable, ExpressibleByArgument { case cluster, bulk, single, noop, latency, files }
+  enum Name: String, CaseIterable, ExpressibleByArgument {
+    case cluster, fleet, bulk, single, noop, latency, files
+  }
 
   @Argument(help: "What to measure; nothing: all of it.")
   var names: [Name] = []
@@ -29,6 +31,7 @@ struct Benchmarks: AsyncParsableCommand {
     for name in names.isEmpty ? Name.allCases : names {
       switch name {
       case .cluster: try ClusterBenchmark(rounds: rounds).run()
+      case .fleet: try FleetSimulation().run()
       case .bulk: try await BulkBenchmark(rounds: rounds).run()
       case .single: try await SingleBenchmark(rounds: rounds).run()
       case .noop: try await NoopBenchmark(rounds: rounds).run()
