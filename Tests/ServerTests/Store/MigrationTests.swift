@@ -42,6 +42,41 @@ struct MigrationTests {
     }
   }
 
+  @Test("a database of the second schema is taken over whole: every row of every table, in every column it had")
+  func second() async throws {
+    let directory = FilePath(NSTemporaryDirectory()).appending("scitq-migration-\(UUID().uuidString)")
+    try FileManager.default.createDirectory(atPath: directory.string, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(atPath: directory.string) }
+    let dump = URL(filePath: #filePath).deletingLastPathComponent().appending(path: "schema2.sql")
+    let old = try DatabaseQueue(path: directory.appending("scitq.db").string)
+    let script = try String(contentsOf: dump, encoding: .utf8)
+    try await old.writeWithoutTransaction { db in try db.execute(sql: script) }
+    let columns = try await old.read { db in
+      try String.fetchAll(
+        db, sql: "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY name"
+      ).filter { $0 != "grdb_migrations" }.map { table in
+        (table, try db.columns(in: table).map { "\"\($0.name)\"" }.joined(separator: ", "))
+      }
+    }
+    let before = try await old.read { db in try Self.rows(columns, db) }
+    try old.close()
+    #expect(before.count > 100)
+
+    try await EngineWorld.run(at: directory) { world in
+      let after = try await world.store.read { db in try Self.rows(columns, db) }
+      #expect(after == before)
+      #expect(try await world.store.serverID().count == 8)
+    }
+  }
+
+  private static func rows(_ columns: [(table: String, columns: String)], _ db: Database) throws -> [String] {
+    try columns.flatMap { table, columns in
+      try Row.fetchAll(db, sql: "SELECT \(columns) FROM \"\(table)\" ORDER BY \(columns)").map {
+        "\(table): \($0)"
+      }
+    }
+  }
+
   /// Everything that the first schema kept, as text, of every table.
   private static func rows(_ db: Database) throws -> [String] {
     let columns = [

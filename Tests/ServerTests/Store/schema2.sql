@@ -1,0 +1,352 @@
+PRAGMA foreign_keys=OFF;
+BEGIN TRANSACTION;
+CREATE TABLE grdb_migrations (identifier TEXT NOT NULL PRIMARY KEY);
+INSERT INTO grdb_migrations VALUES('1: users, workers, tasks, events');
+INSERT INTO grdb_migrations VALUES('2: workflows, steps, jobs, suspension, roles');
+CREATE TABLE user (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  username TEXT NOT NULL UNIQUE,
+  email TEXT NOT NULL,
+  password TEXT NOT NULL,
+  created_at INTEGER NOT NULL
+, role TEXT NOT NULL DEFAULT 'user' CHECK (role IN ('admin', 'user', 'read-only')), weight_milli INTEGER NOT NULL DEFAULT 1000 CHECK (weight_milli > 0), maximum_running INTEGER, maximum_cpu_milli INTEGER) STRICT;
+INSERT INTO user VALUES(1,'admin','','scrypt$32768$8$1$s3KuM0JQf9iI7lz/XW17nA==$RvJ3hZxEih938wVU2FXA70DXx9jEp/qtjYruOTsY0z8=',1795259751559039,'admin',1000,NULL,NULL);
+INSERT INTO user VALUES(2,'bob','b@x','scrypt$32768$8$1$t4WkRrfuazYHI2lfcUE4AQ==$SUgVtf0HzfrGN7rc1w8mNZo699gTzikiXcxgr0P70XU=',1795259756667591,'read-only',1000,NULL,NULL);
+CREATE TABLE session (
+  token_hash TEXT PRIMARY KEY,
+  user_id INTEGER NOT NULL REFERENCES user ON DELETE CASCADE,
+  created_at INTEGER NOT NULL,
+  expires_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE worker (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  name TEXT NOT NULL,
+  store_id TEXT NOT NULL,
+  credential_hash TEXT,
+  status TEXT NOT NULL CHECK (status IN ('running', 'offline', 'draining', 'lost', 'deleted')),
+  epoch INTEGER NOT NULL,
+  concurrency INTEGER NOT NULL,
+  prefetch INTEGER NOT NULL,
+  permanent INTEGER NOT NULL CHECK (permanent IN (0, 1)),
+  step_id INTEGER,
+  hostname TEXT NOT NULL,
+  ipv4 TEXT NOT NULL,
+  ipv6 TEXT NOT NULL,
+  cpu REAL NOT NULL,
+  memory_bytes INTEGER NOT NULL,
+  disk_bytes INTEGER NOT NULL,
+  gpu INTEGER NOT NULL,
+  engines TEXT NOT NULL,
+  software TEXT NOT NULL,
+  created_at INTEGER NOT NULL,
+  last_beat_at INTEGER NOT NULL
+, scope TEXT NOT NULL DEFAULT 'N' CHECK (scope IN ('N', 'T', 'W', 'G')), wish TEXT CHECK (wish IN ('drain', 'pause', 'quarantine')), wish_reason TEXT, configured INTEGER NOT NULL DEFAULT 0 CHECK (configured IN (0, 1))) STRICT;
+INSERT INTO worker VALUES(1,'b','30487238a3918137a42ac27516d690ca','fdd1d39e1fda83f6a44e7d03789a215d1b50e84a523267a58c91ef5dad54fc44','offline',1,2,0,0,1,'vm','192.0.2.2','fd00::2',2.0,25276518400,270553174016,0,'bare','scitq 0.1.0',1795259752090870,1795259757916766,'W','pause','paused by admin',1);
+INSERT INTO worker VALUES(2,'a','53f4ab323855fcc7b894aa02604e729d','47bbd1a2a76d543f2228f1411b9dcfbd5ecaefc28d7638b2c8d68584b9aa5963','offline',1,2,0,0,NULL,'vm','192.0.2.2','fd00::2',2.0,25276518400,270553174016,0,'bare','scitq 0.1.0',1795259752094874,1795259757914968,'N',NULL,NULL,0);
+CREATE TABLE outbox_ack (
+  worker_id INTEGER PRIMARY KEY REFERENCES worker ON DELETE CASCADE,
+  sequence INTEGER NOT NULL
+) STRICT;
+INSERT INTO outbox_ack VALUES(1,28);
+INSERT INTO outbox_ack VALUES(2,21);
+CREATE TABLE task_spec (
+  id INTEGER PRIMARY KEY,
+  command TEXT NOT NULL,
+  container TEXT NOT NULL,
+  shell TEXT NOT NULL,
+  inputs TEXT NOT NULL,
+  resources TEXT NOT NULL,
+  output TEXT NOT NULL,
+  env TEXT NOT NULL,
+  container_options TEXT NOT NULL,
+  cpu REAL NOT NULL,
+  memory_bytes INTEGER NOT NULL,
+  disk_bytes INTEGER NOT NULL,
+  gpu INTEGER NOT NULL,
+  download_timeout_ms INTEGER NOT NULL,
+  run_timeout_ms INTEGER NOT NULL,
+  upload_timeout_ms INTEGER NOT NULL,
+  publish TEXT NOT NULL,
+  publish_move INTEGER NOT NULL CHECK (publish_move IN (0, 1)),
+  skip_if_exists INTEGER NOT NULL CHECK (skip_if_exists IN (0, 1))
+, queue_timeout_ms INTEGER NOT NULL DEFAULT 0, retry_rules TEXT NOT NULL DEFAULT '[]', retry_delay_ms INTEGER NOT NULL DEFAULT 0) STRICT;
+INSERT INTO task_spec VALUES(3,'cat $INPUT/* > $OUTPUT/all','','sh','["/tmp/tr/in/"]','[]','/tmp/tr/out','{}','[]',0.0,0,0,0,0,0,0,'',0,0,0,'[]',0);
+INSERT INTO task_spec VALUES(4,'exit 3','','','[]','[]','','{}','[]',0.0,536870912,0,0,0,0,0,'',0,0,0,'[{"delay_ms":1000,"exit":[3,3],"memory":2}]',0);
+INSERT INTO task_spec VALUES(5,'sleep 100','','','[]','[]','','{}','[]',0.0,0,0,0,0,0,0,'',0,0,0,'[]',0);
+CREATE TABLE task (
+  id INTEGER PRIMARY KEY,
+  spec_id INTEGER NOT NULL REFERENCES task_spec,
+  name TEXT NOT NULL,
+  owner_id INTEGER NOT NULL,
+  step_id INTEGER,
+  status TEXT NOT NULL
+    CHECK (status IN ('I', 'W', 'P', 'A', 'C', 'D', 'O', 'R', 'U', 'V', 'S', 'F', 'Z', 'X')),
+  priority INTEGER NOT NULL,
+  weight_milli INTEGER NOT NULL CHECK (weight_milli > 0),
+  place INTEGER NOT NULL,
+  unmet INTEGER NOT NULL CHECK (unmet >= 0),
+  worker_id INTEGER REFERENCES worker,
+  assignment INTEGER NOT NULL,
+  avoid_worker_id INTEGER,
+  retry INTEGER NOT NULL CHECK (retry >= 0),
+  attempt INTEGER NOT NULL,
+  losses INTEGER NOT NULL,
+  previous_task_id INTEGER,
+  next_task_id INTEGER,
+  hidden INTEGER NOT NULL CHECK (hidden IN (0, 1)),
+  accept_failure INTEGER NOT NULL CHECK (accept_failure IN (0, 1)),
+  cancel_with_prerequisite INTEGER NOT NULL CHECK (cancel_with_prerequisite IN (0, 1)),
+  cancel_requested INTEGER NOT NULL CHECK (cancel_requested IN (0, 1)),
+  -- Whether it is still to be looked at whether its output exists: one of what is unmet.
+  unchecked INTEGER NOT NULL CHECK (unchecked IN (0, 1)),
+  reason TEXT,
+  message TEXT,
+  exit_code INTEGER,
+  out_bytes INTEGER NOT NULL,
+  err_bytes INTEGER NOT NULL,
+  inputs TEXT,
+  outputs TEXT,
+  created_at INTEGER NOT NULL,
+  assigned_at INTEGER,
+  download_started_at INTEGER,
+  run_started_at INTEGER,
+  run_ended_at INTEGER,
+  ended_at INTEGER
+, job_id INTEGER, array_index INTEGER, parameters TEXT, suspend_wish INTEGER NOT NULL DEFAULT 0, suspended_at INTEGER, suspended_for INTEGER NOT NULL DEFAULT 0, released INTEGER NOT NULL DEFAULT 0 CHECK (released IN (0, 1)), ready_at INTEGER, not_before INTEGER, memory_milli INTEGER NOT NULL DEFAULT 1000, prefer_worker_id INTEGER) STRICT;
+INSERT INTO task VALUES(11,3,'',1,NULL,'S',0,1000,11,0,2,1,NULL,0,1,0,NULL,NULL,0,0,0,0,0,NULL,NULL,0,0,0,'[{"bytes":2,"hash":"md5:b026324c6904b2a9cb4b88d6d61c81d1","uri":"/tmp/tr/in/f1"},{"bytes":2,"hash":"md5:6d7fce9fee471194aa8b5b6e47267f03","uri":"/tmp/tr/in/f3"},{"bytes":2,"hash":"md5:26ab0db90d72e28ad0ba1e22ee510510","uri":"/tmp/tr/in/f2"}]','[{"bytes":6,"hash":"md5:c0710d6b4f15dfa88f600b0e6b624077","uri":"/tmp/tr/out/0/all"}]',1795259754751527,1795259754751527,1795259754757035,1795259754781212,1795259754783488,1795259754787923,10,0,'{"folder":"0","inputs":["/tmp/tr/in/f1","/tmp/tr/in/f2","/tmp/tr/in/f3"]}',0,NULL,0,0,1795259754751527,NULL,1000,NULL);
+INSERT INTO task VALUES(12,3,'',1,NULL,'S',0,1000,12,0,2,1,NULL,0,1,0,NULL,NULL,0,0,0,0,0,NULL,NULL,0,0,0,'[{"bytes":2,"hash":"md5:48a24b70a0b376535542b996af517398","uri":"/tmp/tr/in/f4"},{"bytes":2,"hash":"md5:1dcca23355272056f04fe8bf20edfce0","uri":"/tmp/tr/in/f5"}]','[{"bytes":4,"hash":"md5:565c31f12a598b5a4c24ec290d9c3c59","uri":"/tmp/tr/out/1/all"}]',1795259754751527,1795259754751527,1795259754757085,1795259754776576,1795259754777848,1795259754783623,10,1,'{"folder":"1","inputs":["/tmp/tr/in/f4","/tmp/tr/in/f5"]}',0,NULL,0,0,1795259754751527,NULL,1000,NULL);
+INSERT INTO task VALUES(13,4,'',1,NULL,'F',0,1000,13,0,2,1,NULL,1,1,0,NULL,14,1,0,0,0,0,'exit-code','the command ended with exit code 127',127,0,233,NULL,NULL,1795259754855927,1795259754855927,NULL,1795259754860756,1795259754860775,1795259754863325,NULL,NULL,NULL,0,NULL,0,0,1795259754855927,NULL,1000,NULL);
+INSERT INTO task VALUES(14,4,'',1,NULL,'F',0,1000,13,0,2,1,2,0,2,0,13,NULL,0,0,0,0,0,'exit-code','the command ended with exit code 127',127,0,233,NULL,NULL,1795259754864087,1795259754864087,NULL,1795259754868314,1795259754868351,1795259754869973,NULL,NULL,NULL,0,NULL,0,0,1795259754864087,NULL,1000,NULL);
+INSERT INTO task VALUES(15,5,'long',1,NULL,'X',0,1000,15,0,2,1,NULL,0,1,0,NULL,NULL,0,0,0,1,0,'canceled','canceled',NULL,0,0,NULL,NULL,1795259754936284,1795259754936284,NULL,1795259754941066,NULL,1795259755537580,NULL,NULL,NULL,0,NULL,0,0,1795259754936284,NULL,1000,NULL);
+CREATE TABLE task_count (
+  step_id INTEGER NOT NULL,
+  status TEXT NOT NULL,
+  hidden INTEGER NOT NULL,
+  count INTEGER NOT NULL CHECK (count >= 0),
+  PRIMARY KEY (step_id, status, hidden)
+) STRICT, WITHOUT ROWID;
+INSERT INTO task_count VALUES(0,'A',0,0);
+INSERT INTO task_count VALUES(0,'C',0,0);
+INSERT INTO task_count VALUES(0,'D',0,0);
+INSERT INTO task_count VALUES(0,'F',0,1);
+INSERT INTO task_count VALUES(0,'F',1,1);
+INSERT INTO task_count VALUES(0,'R',0,0);
+INSERT INTO task_count VALUES(0,'S',0,2);
+INSERT INTO task_count VALUES(0,'U',0,0);
+INSERT INTO task_count VALUES(0,'V',0,0);
+INSERT INTO task_count VALUES(0,'X',0,1);
+CREATE TABLE event (
+  sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+  at INTEGER NOT NULL,
+  object TEXT NOT NULL,
+  first_id INTEGER NOT NULL,
+  last_id INTEGER NOT NULL,
+  from_status TEXT,
+  to_status TEXT NOT NULL,
+  worker_id INTEGER,
+  user_id INTEGER,
+  reason TEXT
+) STRICT;
+INSERT INTO event VALUES(1,1795259751560383,'user',1,1,NULL,'created',NULL,NULL,'admin');
+INSERT INTO event VALUES(2,1795259752041960,'user',1,1,NULL,'login',NULL,1,'127.0.0.1');
+INSERT INTO event VALUES(3,1795259752090870,'worker',1,1,NULL,'joined',NULL,NULL,NULL);
+INSERT INTO event VALUES(4,1795259752090870,'worker',1,1,NULL,'connected',NULL,NULL,NULL);
+INSERT INTO event VALUES(5,1795259752094874,'worker',2,2,NULL,'joined',NULL,NULL,NULL);
+INSERT INTO event VALUES(6,1795259752094874,'worker',2,2,NULL,'connected',NULL,NULL,NULL);
+INSERT INTO event VALUES(7,1795259753079347,'workflow',1,1,NULL,'created',NULL,1,NULL);
+INSERT INTO event VALUES(8,1795259753114601,'step',1,1,NULL,'created',NULL,1,NULL);
+INSERT INTO event VALUES(9,1795259753301953,'job',1,1,NULL,'submitted',NULL,1,NULL);
+INSERT INTO event VALUES(10,1795259753301953,'task',2,6,NULL,'P',NULL,1,NULL);
+INSERT INTO event VALUES(11,1795259753398472,'worker',1,1,NULL,'updated',NULL,1,NULL);
+INSERT INTO event VALUES(12,1795259753398472,'task',2,2,'P','A',1,NULL,NULL);
+INSERT INTO event VALUES(13,1795259753398472,'task',3,3,'P','A',1,NULL,NULL);
+INSERT INTO event VALUES(14,1795259753404238,'task',2,2,'A','C',1,NULL,NULL);
+INSERT INTO event VALUES(15,1795259753404238,'task',3,3,'A','C',1,NULL,NULL);
+INSERT INTO event VALUES(16,1795259753412828,'task',3,3,'C','R',1,NULL,NULL);
+INSERT INTO event VALUES(17,1795259753412828,'task',2,2,'C','R',1,NULL,NULL);
+INSERT INTO event VALUES(18,1795259753714643,'task',3,3,'R','U',1,NULL,NULL);
+INSERT INTO event VALUES(19,1795259753714643,'task',2,2,'R','U',1,NULL,NULL);
+INSERT INTO event VALUES(20,1795259753714643,'task',4,4,'P','A',1,NULL,NULL);
+INSERT INTO event VALUES(21,1795259753714643,'task',5,5,'P','A',1,NULL,NULL);
+INSERT INTO event VALUES(22,1795259753719637,'task',2,2,'U','S',1,NULL,NULL);
+INSERT INTO event VALUES(23,1795259753719637,'task',4,4,'A','C',1,NULL,NULL);
+INSERT INTO event VALUES(24,1795259753719637,'task',5,5,'A','C',1,NULL,NULL);
+INSERT INTO event VALUES(25,1795259753723425,'task',3,3,'U','S',1,NULL,NULL);
+INSERT INTO event VALUES(26,1795259753723425,'task',4,4,'C','R',1,NULL,NULL);
+INSERT INTO event VALUES(27,1795259753723425,'task',5,5,'C','R',1,NULL,NULL);
+INSERT INTO event VALUES(28,1795259754024516,'task',4,4,'R','U',1,NULL,NULL);
+INSERT INTO event VALUES(29,1795259754024516,'task',5,5,'R','U',1,NULL,NULL);
+INSERT INTO event VALUES(30,1795259754024516,'task',6,6,'P','A',1,NULL,NULL);
+INSERT INTO event VALUES(31,1795259754028071,'task',6,6,'A','C',1,NULL,NULL);
+INSERT INTO event VALUES(32,1795259754028071,'task',5,5,'U','S',1,NULL,NULL);
+INSERT INTO event VALUES(33,1795259754028071,'task',4,4,'U','S',1,NULL,NULL);
+INSERT INTO event VALUES(34,1795259754030559,'task',6,6,'C','R',1,NULL,NULL);
+INSERT INTO event VALUES(35,1795259754332079,'task',6,6,'R','U',1,NULL,NULL);
+INSERT INTO event VALUES(36,1795259754333940,'task',6,6,'U','S',1,NULL,NULL);
+INSERT INTO event VALUES(37,1795259754635658,'job',7,7,NULL,'submitted',NULL,1,NULL);
+INSERT INTO event VALUES(38,1795259754635658,'task',8,9,NULL,'P',NULL,1,NULL);
+INSERT INTO event VALUES(39,1795259754635658,'task',8,8,'P','A',1,NULL,NULL);
+INSERT INTO event VALUES(40,1795259754635658,'task',9,9,'P','A',1,NULL,NULL);
+INSERT INTO event VALUES(41,1795259754641346,'task',8,8,'A','C',1,NULL,NULL);
+INSERT INTO event VALUES(42,1795259754641346,'task',9,9,'A','C',1,NULL,NULL);
+INSERT INTO event VALUES(43,1795259754645336,'task',9,9,'C','R',1,NULL,NULL);
+INSERT INTO event VALUES(44,1795259754645336,'task',8,8,'C','R',1,NULL,NULL);
+INSERT INTO event VALUES(45,1795259754645336,'task',9,9,'R','U',1,NULL,NULL);
+INSERT INTO event VALUES(46,1795259754646981,'task',8,8,'R','U',1,NULL,NULL);
+INSERT INTO event VALUES(47,1795259754648385,'task',9,9,'U','S',1,NULL,NULL);
+INSERT INTO event VALUES(48,1795259754650225,'task',8,8,'U','S',1,NULL,NULL);
+INSERT INTO event VALUES(49,1795259754751527,'job',10,10,NULL,'submitted',NULL,1,NULL);
+INSERT INTO event VALUES(50,1795259754751527,'task',11,12,NULL,'P',NULL,1,NULL);
+INSERT INTO event VALUES(51,1795259754751527,'task',11,11,'P','A',2,NULL,NULL);
+INSERT INTO event VALUES(52,1795259754751527,'task',12,12,'P','A',2,NULL,NULL);
+INSERT INTO event VALUES(53,1795259754758426,'task',11,11,'A','C',2,NULL,NULL);
+INSERT INTO event VALUES(54,1795259754758426,'task',12,12,'A','C',2,NULL,NULL);
+INSERT INTO event VALUES(55,1795259754758426,'task',11,11,'C','D',2,NULL,NULL);
+INSERT INTO event VALUES(56,1795259754758426,'task',12,12,'C','D',2,NULL,NULL);
+INSERT INTO event VALUES(57,1795259754778548,'task',12,12,'D','R',2,NULL,NULL);
+INSERT INTO event VALUES(58,1795259754780257,'task',12,12,'R','U',2,NULL,NULL);
+INSERT INTO event VALUES(59,1795259754783371,'task',11,11,'D','R',2,NULL,NULL);
+INSERT INTO event VALUES(60,1795259754784896,'task',12,12,'U','S',2,NULL,NULL);
+INSERT INTO event VALUES(61,1795259754784896,'task',11,11,'R','U',2,NULL,NULL);
+INSERT INTO event VALUES(62,1795259754788653,'task',11,11,'U','S',2,NULL,NULL);
+INSERT INTO event VALUES(63,1795259754855927,'task',13,13,NULL,'P',NULL,1,NULL);
+INSERT INTO event VALUES(64,1795259754855927,'task',13,13,'P','A',2,NULL,NULL);
+INSERT INTO event VALUES(65,1795259754859039,'task',13,13,'A','C',2,NULL,NULL);
+INSERT INTO event VALUES(66,1795259754861764,'task',13,13,'C','R',2,NULL,NULL);
+INSERT INTO event VALUES(67,1795259754861764,'task',13,13,'R','V',2,NULL,'exit-code');
+INSERT INTO event VALUES(68,1795259754864087,'task',13,13,'V','F',2,NULL,'exit-code');
+INSERT INTO event VALUES(69,1795259754864087,'task',14,14,NULL,'P',NULL,NULL,'retry of task 13');
+INSERT INTO event VALUES(70,1795259754864087,'task',14,14,'P','A',2,NULL,NULL);
+INSERT INTO event VALUES(71,1795259754867765,'task',14,14,'A','C',2,NULL,NULL);
+INSERT INTO event VALUES(72,1795259754869258,'task',14,14,'C','R',2,NULL,NULL);
+INSERT INTO event VALUES(73,1795259754869258,'task',14,14,'R','V',2,NULL,'exit-code');
+INSERT INTO event VALUES(74,1795259754870571,'task',14,14,'V','F',2,NULL,'exit-code');
+INSERT INTO event VALUES(75,1795259754936284,'task',15,15,NULL,'P',NULL,1,NULL);
+INSERT INTO event VALUES(76,1795259754936284,'task',15,15,'P','A',2,NULL,NULL);
+INSERT INTO event VALUES(77,1795259754939408,'task',15,15,'A','C',2,NULL,NULL);
+INSERT INTO event VALUES(78,1795259754942041,'task',15,15,'C','R',2,NULL,NULL);
+INSERT INTO event VALUES(79,1795259755534943,'task',15,15,'R','cancel-requested',2,1,NULL);
+INSERT INTO event VALUES(80,1795259755538393,'task',15,15,'R','X',2,NULL,'canceled');
+INSERT INTO event VALUES(81,1795259755661731,'worker',2,2,NULL,'paused',NULL,1,NULL);
+INSERT INTO event VALUES(82,1795259755755519,'worker',2,2,NULL,'resumed',NULL,1,NULL);
+INSERT INTO event VALUES(83,1795259756668870,'user',2,2,NULL,'created',NULL,1,'bob');
+INSERT INTO event VALUES(84,1795259757073578,'user',2,2,NULL,'login',NULL,2,'127.0.0.1');
+INSERT INTO event VALUES(85,1795259757202124,'user',2,2,NULL,'tokens-revoked',NULL,1,NULL);
+INSERT INTO event VALUES(86,1795259757292672,'workflow',2,2,NULL,'created',NULL,1,NULL);
+INSERT INTO event VALUES(87,1795259757327020,'step',2,2,NULL,'created',NULL,1,NULL);
+INSERT INTO event VALUES(88,1795259757390179,'task',16,16,NULL,'I',NULL,1,NULL);
+INSERT INTO event VALUES(89,1795259757454872,'task',16,16,'I','P',NULL,1,NULL);
+INSERT INTO event VALUES(90,1795259757454872,'workflow',2,2,NULL,'started',NULL,1,NULL);
+INSERT INTO event VALUES(91,1795259757490742,'workflow',2,2,NULL,'suspended',NULL,1,NULL);
+INSERT INTO event VALUES(92,1795259757620778,'workflow',2,2,NULL,'resumed',NULL,1,NULL);
+INSERT INTO event VALUES(93,1795259757656332,'workflow',2,2,NULL,'deleted',NULL,1,'d');
+INSERT INTO event VALUES(94,1795259757692711,'worker',1,1,NULL,'updated',NULL,NULL,'its step was deleted');
+INSERT INTO event VALUES(95,1795259757692711,'workflow',1,1,NULL,'deleted',NULL,1,'myworkflow');
+INSERT INTO event VALUES(96,1795259757878893,'user',1,1,NULL,'logout',NULL,1,NULL);
+INSERT INTO event VALUES(97,1795259757913812,'worker',1,1,NULL,'draining',NULL,NULL,NULL);
+INSERT INTO event VALUES(98,1795259757914968,'worker',2,2,NULL,'offline',NULL,NULL,NULL);
+INSERT INTO event VALUES(99,1795259757916766,'worker',1,1,NULL,'offline',NULL,NULL,NULL);
+CREATE TABLE idempotency (
+  user_id INTEGER NOT NULL,
+  key TEXT NOT NULL,
+  first_id INTEGER NOT NULL,
+  count INTEGER NOT NULL,
+  created_at INTEGER NOT NULL,
+  PRIMARY KEY (user_id, key)
+) STRICT, WITHOUT ROWID;
+INSERT INTO idempotency VALUES(1,'39ca7dfae073eee417eb3353da251b31',8,2,1795259754635658);
+INSERT INTO idempotency VALUES(1,'404a0b748bfb59a92068a088f5d4ed18',11,2,1795259754751527);
+INSERT INTO idempotency VALUES(1,'5dcf26260fdd5b0d1608400643ef68f6',15,1,1795259754936284);
+INSERT INTO idempotency VALUES(1,'6d39231d2e466bf9088fdf84f17901ab',2,5,1795259753301953);
+INSERT INTO idempotency VALUES(1,'bbae46471def3b817b75406fb55f14d8',13,1,1795259754855927);
+INSERT INTO idempotency VALUES(1,'e21ee0d2517010f92cfb8640bd81bc81',16,1,1795259757390179);
+INSERT INTO idempotency VALUES(1,'step:5ea0650b4458458545ed814cb0f3f232',1,1,1795259753114601);
+INSERT INTO idempotency VALUES(1,'step:9260e31971df3bbb733beea764daffd8',2,1,1795259757327020);
+INSERT INTO idempotency VALUES(1,'workflow:1f422cd1eae5a21bd63c94d856dffdf0',2,1,1795259757292672);
+INSERT INTO idempotency VALUES(1,'workflow:e4c7d1a60daa0528242771f5a8c5c086',1,1,1795259753079347);
+CREATE TABLE workflow (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  name TEXT NOT NULL,
+  owner_id INTEGER NOT NULL,
+  strategy TEXT NOT NULL CHECK (strategy IN ('B', 'T', 'D', 'Z')),
+  -- What people decided; how far it has come is in the counts of its steps.
+  state TEXT NOT NULL CHECK (state IN ('draft', 'running', 'suspended', 'canceled')),
+  maximum_workers INTEGER NOT NULL CHECK (maximum_workers >= 0),
+  weight_milli INTEGER NOT NULL CHECK (weight_milli > 0),
+  created_at INTEGER NOT NULL
+) STRICT;
+INSERT INTO workflow VALUES(1,'w',1,'T','running',3,2000,1700000000000000);
+CREATE TABLE step (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  workflow_id INTEGER NOT NULL REFERENCES workflow,
+  name TEXT NOT NULL,
+  suspended INTEGER NOT NULL CHECK (suspended IN (0, 1)),
+  created_at INTEGER NOT NULL,
+  UNIQUE (workflow_id, name)
+) STRICT;
+INSERT INTO step VALUES(1,1,'a',0,1700000000000000);
+CREATE TABLE phase_count (
+  step_id INTEGER NOT NULL,
+  phase TEXT NOT NULL CHECK (phase IN ('download', 'run_succeeded', 'run_failed', 'upload')),
+  count INTEGER NOT NULL,
+  total INTEGER NOT NULL,
+  least INTEGER NOT NULL,
+  most INTEGER NOT NULL,
+  -- Of the first phase that began and the last that ended.
+  started_at INTEGER NOT NULL,
+  ended_at INTEGER NOT NULL,
+  PRIMARY KEY (step_id, phase)
+) STRICT, WITHOUT ROWID;
+INSERT INTO phase_count VALUES(1,'download',2,30,10,20,5,9);
+CREATE TABLE job (
+  id INTEGER PRIMARY KEY,
+  kind TEXT NOT NULL CHECK (kind IN ('array', 'split')),
+  name TEXT NOT NULL,
+  owner_id INTEGER NOT NULL,
+  step_id INTEGER,
+  size INTEGER NOT NULL CHECK (size > 0),
+  first_index INTEGER NOT NULL,
+  stride INTEGER NOT NULL,
+  created_at INTEGER NOT NULL
+) STRICT;
+INSERT INTO job VALUES(10,'split','',1,NULL,2,0,1,1795259754751527);
+CREATE TABLE job_count (
+  job_id INTEGER NOT NULL,
+  status TEXT NOT NULL,
+  count INTEGER NOT NULL CHECK (count >= 0),
+  PRIMARY KEY (job_id, status)
+) STRICT, WITHOUT ROWID;
+INSERT INTO job_count VALUES(10,'A',0);
+INSERT INTO job_count VALUES(10,'D',0);
+INSERT INTO job_count VALUES(10,'R',0);
+INSERT INTO job_count VALUES(10,'S',2);
+INSERT INTO job_count VALUES(10,'U',0);
+CREATE TABLE IF NOT EXISTS "dependency" (
+  task_id INTEGER NOT NULL REFERENCES task,
+  prerequisite_id INTEGER NOT NULL,
+  met INTEGER NOT NULL CHECK (met IN (0, 1)),
+  PRIMARY KEY (task_id, prerequisite_id)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE given (
+  kind TEXT PRIMARY KEY,
+  last INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO given VALUES('task',16);
+DELETE FROM sqlite_sequence;
+INSERT INTO sqlite_sequence VALUES('user',2);
+INSERT INTO sqlite_sequence VALUES('event',99);
+INSERT INTO sqlite_sequence VALUES('worker',2);
+INSERT INTO sqlite_sequence VALUES('workflow',2);
+INSERT INTO sqlite_sequence VALUES('step',2);
+CREATE INDEX session_user ON session (user_id);
+CREATE UNIQUE INDEX worker_name ON worker (name) WHERE status <> 'deleted';
+CREATE UNIQUE INDEX worker_store ON worker (store_id) WHERE status <> 'deleted';
+CREATE INDEX task_status ON task (status, id) WHERE status <> 'S';
+CREATE INDEX task_worker ON task (worker_id, id) WHERE worker_id IS NOT NULL;
+CREATE INDEX task_step ON task (step_id, id) WHERE step_id IS NOT NULL;
+CREATE INDEX workflow_name ON workflow (name);
+CREATE INDEX task_spec_use ON task (spec_id);
+CREATE INDEX task_job ON task (job_id, array_index) WHERE job_id IS NOT NULL;
+CREATE INDEX dependency_prerequisite ON dependency (prerequisite_id) WHERE met = 0;
+CREATE INDEX event_object ON event (object, first_id) WHERE object <> 'task';
+COMMIT;
