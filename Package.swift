@@ -188,7 +188,8 @@ let package = Package(
         .product(name: "SystemPackage", package: "swift-system"),
       ],
       exclude: [
-        "Store/schema1.sql", "Store/schema2.sql", "Fleet/ec2_front.py", "Fleet/gce.py", "Fleet/openstack_standin.py",
+        "Store/schema1.sql", "Store/schema2.sql", "Fleet/ec2_front.py", "Fleet/gce.py",
+        "Fleet/openstack_standin.py",
         "Fleet/azure_standin.py", "Fleet/boot_server.py", "Fleet/slurm_world.sh",
       ],
       swiftSettings: settings),

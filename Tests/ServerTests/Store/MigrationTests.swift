@@ -42,7 +42,7 @@ struct MigrationTests {
     }
   }
 
-  @Test("a database of the second schema is taken over whole: every row of every table, in every column it had")
+  @Test("of a database of the second schema every row of every table is there, in every column it had")
   func second() async throws {
     let directory = FilePath(NSTemporaryDirectory()).appending("scitq-migration-\(UUID().uuidString)")
     try FileManager.default.createDirectory(atPath: directory.string, withIntermediateDirectories: true)
@@ -53,7 +53,8 @@ struct MigrationTests {
     try await old.writeWithoutTransaction { db in try db.execute(sql: script) }
     let columns = try await old.read { db in
       try String.fetchAll(
-        db, sql: "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY name"
+        db,
+        sql: "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY 1"
       ).filter { $0 != "grdb_migrations" }.map { table in
         (table, try db.columns(in: table).map { "\"\($0.name)\"" }.joined(separator: ", "))
       }
