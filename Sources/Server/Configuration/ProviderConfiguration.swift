@@ -4,6 +4,10 @@ package import Scheduling
 package struct ProviderConfiguration: Sendable, Equatable {
   package enum Kind: String, Sendable, CaseIterable {
     case local, ssh, aws, openstack, azure, gcp, slurm, exec
+
+    /// Whether a host may be pending for long, costs nothing until it runs, and may be suspended later: the queue of a
+    /// cluster.
+    var queues: Bool { self == .slurm }
   }
 
   /// At most so much at once, in one region; nil: no bound but the provider's own.

@@ -6,10 +6,7 @@ import ScitqProtocol
 extension Engine {
   /// Looks at what is needed and does what follows. With every tick; costs nothing where nothing is rented.
   func recruit() {
-    guard !fleet.recruiters.isEmpty || !fleet.instances.isEmpty else {
-      fleet.plan = FleetPlan()
-      return
-    }
+    if fleet.recruiters.isEmpty, fleet.instances.isEmpty { return }
     for key in fleet.recruiters.keys where steps[key.step] == nil { fleet.recruiters[key] = nil }
     noteIdle()
     returnTheUseless()
@@ -30,7 +27,6 @@ extension Engine {
       if bought.contains(key) { after.boughtAt = batch.now }
       if after != before { save(after) }
     }
-    fleet.plan = plan
   }
 
   private func noteIdle() {

@@ -175,8 +175,7 @@ extension Engine {
   private func trouble(_ region: inout RegionRow, _ error: ProviderError) {
     region.failures += 1
     region.problem = error
-    let doublings = Int64(min(region.failures - 1, 4))
-    region.blockedUntil = batch.now + min(60 << doublings, 900) * 1_000_000
+    region.blockedUntil = batch.now + Self.pause(region.failures)
     save(region)
     if region.failures == 1 {
       batch.event(
@@ -197,11 +196,14 @@ extension Engine {
     batch.event("region", 0, "relieved", reason: "\(region)")
   }
 
-  /// A minute, twice as long each time, at most a quarter of an hour; spread by a fifth, so that many do not come at once.
+  /// Before the next try after so many in vain: a minute, twice as long each time, at most a quarter of an hour.
+  private static func pause(_ failures: Int) -> Int64 {
+    min(60 << Int64(min(max(failures - 1, 0), 4)), 900) * 1_000_000
+  }
+
+  /// The same, spread by a fifth, so that many do not come at once.
   private static func pause(_ attempts: Int, _ id: InstanceID) -> Int64 {
-    let doublings = Int64(min(max(attempts - 1, 0), 4))
-    let base: Int64 = min(60 << doublings, 900) * 1_000_000
-    let spread: Int64 = id.rawValue &* 7919 % 100
+    let (base, spread) = (pause(attempts), id.rawValue &* 7919 % 100)
     return base + base / 500 * spread
   }
 
@@ -324,15 +326,13 @@ extension Engine {
   func worker(ofTicket id: InstanceID) -> WorkerRow? {
     guard let instance = fleet.instances[id], !instance.isUnwanted else { return nil }
     // The job of a cluster may begin again, on another node, and is the same host then.
-    if instance.joinedAt != nil, !mayJoinAgain(instance) { return nil }
+    if instance.joinedAt != nil, !isQueued(instance) { return nil }
     return workers[instance.worker]
   }
 
-  private func mayJoinAgain(_ instance: InstanceRow) -> Bool { isQueued(instance) }
-
   private func isQueued(_ instance: InstanceRow) -> Bool {
     guard let provider = fleet.flavor(of: instance)?.flavor.provider else { return false }
-    return configuration.providers.first { $0.name == provider }?.kind == .slurm
+    return configuration.providers.first { $0.name == provider }?.kind.queues == true
   }
 
   /// Whether its provider may have suspended it since it was last asked.

@@ -53,12 +53,8 @@ struct Fleet: Service {
     }
   }
 
-  private func provider(of region: Region) -> (any Provider)? {
-    providers.first { $0.configuration.name == region.provider }?.provider
-  }
-
-  private func kind(of region: Region) -> ProviderConfiguration.Kind? {
-    providers.first { $0.configuration.name == region.provider }?.configuration.kind
+  private func provider(of region: Region) -> (kind: ProviderConfiguration.Kind, provider: any Provider)? {
+    providers.first { $0.configuration.name == region.provider }.map { ($0.configuration.kind, $0.provider) }
   }
 
   // MARK: Orders
@@ -95,13 +91,13 @@ struct Fleet: Service {
   }
 
   private func carryOut(_ errand: FleetErrand) async {
-    guard let provider = provider(of: errand.region) else { return await unknown(errand) }
+    guard let (kind, provider) = provider(of: errand.region) else { return await unknown(errand) }
     switch errand {
     case .deploy(let row, let flavor, let concurrency, let prefetch, let lookFirst):
       if lookFirst {
         do throws(ProviderError) {
           let found = try await provider.instances(in: flavor.region).first { $0.key == row.key }
-          if let found { return await tell(.deployed(row.id, found, isFree: isFree(found, provider))) }
+          if let found { return await tell(.deployed(row.id, found, isFree: isFree(found, kind))) }
           if row.isUnwanted { return await tell(.returned(row.id)) }
         } catch {
           return await tell(.refused(row.id, error))
@@ -115,14 +111,14 @@ struct Fleet: Service {
       do throws(ProviderError) {
         var script = try await boot.script(
           for: row, ticket: tickets.ticket(for: row.id), concurrency: concurrency, prefetch: prefetch,
-          isLocal: provider is LocalProvider)
-        switch kind(of: errand.region) {
-        case .aws, .azure, .gcp: script.metadata = kind(of: errand.region)?.rawValue ?? "none"
+          isLocal: kind == .local)
+        switch kind {
+        case .aws, .azure, .gcp: script.metadata = kind.rawValue
         default: break
         }
         let instance = try await provider.deploy(
           InstanceOrder(key: row.key, flavor: flavor, boot: script, concurrency: concurrency))
-        await tell(.deployed(row.id, instance, isFree: isFree(instance, provider)))
+        await tell(.deployed(row.id, instance, isFree: isFree(instance, kind)))
       } catch {
         logger.warning(
           "a host was not deployed",
@@ -156,8 +152,8 @@ struct Fleet: Service {
     }
   }
 
-  private func isFree(_ instance: Instance, _ provider: any Provider) -> Bool {
-    provider.queues && instance.state == .pending
+  private func isFree(_ instance: Instance, _ kind: ProviderConfiguration.Kind) -> Bool {
+    kind.queues && instance.state == .pending
   }
 
   @discardableResult
@@ -208,7 +204,7 @@ struct Fleet: Service {
   {
     var interval = configuration.fleet.reconcileInterval
     // A pilot that is suspended would be taken for lost otherwise.
-    if provider.queues { interval = min(interval, configuration.workers.offlineTimeout / 3) }
+    if kind.queues { interval = min(interval, configuration.workers.offlineTimeout / 3) }
     var strangers: [Instance: Int64] = [:]
     var failures = 0
     while !Task.isCancelled {
@@ -216,7 +212,7 @@ struct Fleet: Service {
         let asked = microsecondsNow()
         let found = try await provider.instances(in: region.name)
         failures = 0
-        let unknown = (try? await ask(.seen(region, found, at: asked, queues: provider.queues))) ?? []
+        let unknown = (try? await ask(.seen(region, found, at: asked, queues: kind.queues))) ?? []
         // By what tells one from another: its state and address may change.
         let now = microsecondsNow()
         var remembered: [Instance: Int64] = [:]

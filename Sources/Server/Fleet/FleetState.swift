@@ -28,7 +28,6 @@ struct FleetState: Sendable {
   var leaving: Set<WorkerID> = []
   /// How often in a row their provider did not know them.
   var missing: [InstanceID: Int] = [:]
-  var plan = FleetPlan()
   /// Where a host was had since one was last refused: only there more than one is asked for at a time.
   var trusted: Set<Region> = []
 

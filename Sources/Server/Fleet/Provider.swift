@@ -21,14 +21,6 @@ protocol Provider: Sendable {
 
   /// All hosts there that carry this server's tag, whatever their state, but for those that are gone.
   func instances(in region: String) async throws(ProviderError) -> [Instance]
-
-  /// Whether a host may be pending for long, costs nothing until it runs, and may be suspended later: the queue of a
-  /// cluster.
-  var queues: Bool { get }
-}
-
-extension Provider {
-  var queues: Bool { false }
 }
 
 /// What is asked of a provider.

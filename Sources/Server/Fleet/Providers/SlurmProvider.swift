@@ -15,8 +15,6 @@ struct SlurmProvider: Provider {
   var environment: [String: String] = ["SLURM_TIME_FORMAT": "%s"]
   var deadline: Duration = .seconds(60)
 
-  var queues: Bool { true }
-
   init(_ configuration: ProviderConfiguration, server: String, folder: FilePath) {
     self.configuration = configuration
     keys = OwnKeys(server: server)
