@@ -74,7 +74,7 @@ struct LocalProvider: Provider {
         ("boot.sh", boot.text), ("start.sh", Self.starter),
         ("order", "\(order.flavor.region)\n\(order.flavor.name)\n"),
       ] {
-        try Data(text.utf8).writePrivately(to: home.appending(name))
+        try PrivateFolder.write(text, to: home.appending(name), mode: .ownerReadWrite)
       }
     }
     // It writes down which process it is, which may be a moment after its starter has ended.
@@ -197,17 +197,5 @@ struct HostProcess: Sendable, Equatable {
       for child in children[parent] ?? [] where found.insert(child).inserted { todo.append(child) }
     }
     return found.sorted()
-  }
-}
-
-extension Data {
-  /// Whole or not at all, and for nobody else to read.
-  func writePrivately(to path: FilePath) throws {
-    let part = FilePath(path.string + ".part")
-    try? FileManager.default.removeItem(atPath: part.string)
-    let file = try FileDescriptor.open(
-      part, .writeOnly, options: [.create, .exclusiveCreate, .closeOnExec], permissions: .ownerReadWrite)
-    _ = try file.closeAfter { try file.writeAll(self) }
-    guard rename(part.string, path.string) == 0 else { throw Errno(rawValue: errno) }
   }
 }

@@ -63,7 +63,7 @@ struct SSHProvider: Provider {
     for host in candidates {
       do {
         try FileManager.default.createDirectory(atPath: notes.string, withIntermediateDirectories: true)
-        try Data(host.utf8).writePrivately(to: note)
+        try PrivateFolder.write(host, to: note, mode: .ownerReadWrite)
       } catch {
         throw ProviderError(.misconfigured, "the folder \(notes) cannot be used: \(error)")
       }
