@@ -11,7 +11,7 @@ struct FleetSimulation {
   private let workersPerStep = 200
   /// Seconds from an order to the first task.
   private let boot = 90
-  /// Seconds between two looks of the recruiter, and the grain of all times.
+  /// Seconds between two looks of the recruiter, and the grain of all times: tasks end when it looks.
   private let beat = 30
 
   private struct Host {
@@ -25,7 +25,16 @@ struct FleetSimulation {
     var ends: [Int] = []
   }
 
+  /// First with quotas of twice what the steps may have, then with a tenth more than that: there the cheapest are had
+  /// by those who come first, and a clairvoyant would exchange hosts whenever cheaper ones become free.
   func run() throws {
+    for quotas in [(least: 4_000, more: 1_000), (least: 2_000, more: 500)] {
+      try run(
+        quotas: Dictionary(uniqueKeysWithValues: (0..<4).map { ("r\($0)", quotas.least + quotas.more * $0) }))
+    }
+  }
+
+  private func run(quotas: [String: Int]) throws {
     var random = Random(state: 7)
     let flavors = (0..<24).map { number in
       Flavor(
@@ -34,9 +43,8 @@ struct FleetSimulation {
         eviction: number % 2 == 0 ? Double.random(in: 0.5...8, using: &random) : 0,
         price: Double.random(in: number % 2 == 0 ? 0.2...0.5 : 0.3...0.6, using: &random))
     }
-    let quotas = Dictionary(uniqueKeysWithValues: (0..<4).map { ("r\($0)", 2_000 + 500 * $0) })
     let arrivals = (0..<steps).map { _ in Int.random(in: 0...9_000, using: &random) / beat * beat }
-    let means = (0..<steps).map { _ in Int.random(in: 600...1_800, using: &random) }
+    let means = (0..<steps).map { _ in Int.random(in: 600...1_800, using: &random) / beat * beat }
     var pending = [Int](repeating: 0, count: steps)
     var recruiters: [Recruiter] = []
     for step in 0..<steps {
@@ -56,7 +64,7 @@ struct FleetSimulation {
     while left > 0 {
       for step in 0..<steps where arrivals[step] == now { pending[step] = tasksPerStep }
       // What has ended, and what was taken back with all that ran there.
-      for (id, var host) in hosts {
+      for (id, var host) in hosts.sorted(by: { $0.key < $1.key }) {
         let step = Int(host.worker.step!.rawValue) - 1
         let running = host.ends.count
         host.ends.removeAll { $0 <= now }
@@ -72,7 +80,8 @@ struct FleetSimulation {
         if host.readyAt <= now {
           host.worker.isDeploying = false
           while host.ends.count < slots, pending[step] > 0 {
-            let seconds = Int.random(in: means[step] / 2...means[step] * 3 / 2, using: &random)
+            let beats = means[step] / beat
+            let seconds = Int.random(in: beats / 2...beats * 3 / 2, using: &random) * beat
             host.ends.append(now + seconds)
             work += Double(seconds)
             pending[step] -= 1
@@ -150,7 +159,7 @@ struct FleetSimulation {
     leastCost *= work / Double(ideal * workersPerStep * slots)
     let report = Report(
       "fleet: \(steps) steps, \(steps * tasksPerStep) tasks, at most \(most) hosts at once, "
-        + "\(bought) bought, \(takenBack) taken back")
+        + "\(bought) bought, \(takenBack) taken back; quotas of \(quotas.values.reduce(0, +))")
     report.figure("cost by the clairvoyant bound", [cost / leastCost], unit: "x", goal: "1.15")
     report.figure(
       "makespan by the clairvoyant bound", [Double(makespan) / Double(leastTime)], unit: "x", goal: "1.10")
