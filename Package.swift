@@ -209,7 +209,7 @@ let package = Package(
       name: "EndToEndTests",
       // Built first: the tests start them.
       dependencies: ["scitq", "scitq-server", "scitq-worker"],
-      exclude: ["provider.py"],
+      exclude: ["cloud.py", "provider.py"],
       swiftSettings: settings),
   ],
   swiftLanguageModes: [.v6]

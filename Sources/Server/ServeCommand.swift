@@ -49,7 +49,10 @@ struct ServeCommand: AsyncParsableCommand {
     let lock = try DataLock(directory)
     defer { lock.release() }
 
-    let names = [configuration.server.name ?? ProcessInfo.processInfo.hostName]
+    let names =
+      [configuration.server.name ?? ProcessInfo.processInfo.hostName]
+      // Hosts that boot believe only who is what they call it.
+      + [configuration.fleet.serverAddress.flatMap(ServerAddress.init)?.host].compactMap(\.self)
     var own: (certificate: FilePath, privateKey: FilePath)?
     if let certificate = configuration.server.certificate, let key = configuration.server.privateKey {
       own = (FilePath(certificate), FilePath(key))

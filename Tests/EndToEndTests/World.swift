@@ -32,6 +32,10 @@ actor World {
     /// outside; but not 0, with which rclone runs in circles where two write to one folder at once.
     var objectStoreCache = "100ms"
     var configuration = ""
+    /// What the server finds in its environment: credentials of providers, where their clients look.
+    var serverEnvironment: [String: String] = [:]
+    /// The server listens to hosts in other namespaces as well.
+    var hasRemoteHosts = false
 
     struct Worker {
       var name: String
@@ -99,7 +103,7 @@ actor World {
       [
         "--config", file.path, "--data-dir", data.path, "--listen", address.isEmpty ? "\(host):0" : address,
       ],
-      ["SCITQ_ADMIN_PASSWORD": Self.adminPassword])
+      plan.serverEnvironment.merging(["SCITQ_ADMIN_PASSWORD": Self.adminPassword]) { _, new in new })
     server = program
     try await until("the server listens") {
       guard program.isRunning else {
@@ -187,7 +191,9 @@ actor World {
   func cable(of worker: String) throws -> Cable { try #require(cables[worker]) }
 
   /// Where the server listens: to workers in other namespaces as well, where there are any.
-  private var host: String { plan.workers.contains(where: \.isRemote) ? "0.0.0.0" : "127.0.0.1" }
+  private var host: String {
+    plan.hasRemoteHosts || plan.workers.contains(where: \.isRemote) ? "0.0.0.0" : "127.0.0.1"
+  }
 
   /// A small disk of the worker's own, where its store will be. Takes root.
   private func mountDisk(of worker: String, megabytes: Int) async throws {
@@ -458,6 +464,14 @@ extension World.Plan {
       $0.objectStoreCache = cache
     }
   }
+
+  /// Variables of the server's environment.
+  func environment(_ variables: [String: String]) -> Self {
+    with { $0.serverEnvironment.merge(variables) { _, new in new } }
+  }
+
+  /// The server listens on all addresses of this machine.
+  func reachable() -> Self { with { $0.hasRemoteHosts = true } }
 
   /// Lines of `scitq.yaml`.
   func configured(_ yaml: String) -> Self { with { $0.configuration += yaml + "\n" } }
