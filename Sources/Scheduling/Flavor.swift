@@ -44,4 +44,11 @@ package struct Flavor: Hashable, Sendable, Codable {
     self.eviction = eviction
     self.price = price
   }
+
+  /// Whether its figures can be those of a host: what providers print is not always.
+  package var isSane: Bool {
+    let sizes = [cpu, memory, disk, bandwidth, gpuMemory, price]
+    return sizes.allSatisfy { $0.isFinite && (0...10_000_000).contains($0) } && cpu > 0 && memory > 0
+      && (0...100).contains(eviction) && (0...1_000).contains(gpuCount)
+  }
 }

@@ -88,6 +88,8 @@ package struct FleetWorker: Sendable, Hashable {
   package var rank: Int?
   /// It has not reported yet.
   package var isDeploying: Bool
+  /// Nobody was asked for its host yet: to give it up costs nothing.
+  package var isOrdered: Bool
   /// It takes tasks: connected, and neither draining nor paused.
   package var isAvailable: Bool
   /// It leaves, and counts only where it costs.
@@ -101,7 +103,8 @@ package struct FleetWorker: Sendable, Hashable {
   package init(
     id: WorkerID, step: StepID? = nil, scope: WorkerScope = .workflow, concurrency: Int = 1,
     loadMilli: Int64 = 0, capacity: Needs = Needs(), flavor: Flavor? = nil, rank: Int? = nil,
-    isDeploying: Bool = false, isAvailable: Bool = true, isLeaving: Bool = false, isPermanent: Bool = false,
+    isDeploying: Bool = false, isOrdered: Bool = false, isAvailable: Bool = true, isLeaving: Bool = false,
+    isPermanent: Bool = false,
     hasWorked: Bool = true, idleSince: Int64? = nil
   ) {
     self.id = id
@@ -113,6 +116,7 @@ package struct FleetWorker: Sendable, Hashable {
     self.flavor = flavor
     self.rank = rank
     self.isDeploying = isDeploying
+    self.isOrdered = isOrdered
     self.isAvailable = isAvailable
     self.isLeaving = isLeaving
     self.isPermanent = isPermanent
@@ -156,10 +160,15 @@ extension Needs {
   /// bounds nothing.
   package init(of flavor: Flavor) {
     self.init(
-      cpuMilli: Int32(clamping: Int64(flavor.cpu * 1000)),
-      memoryMiB: Int32(clamping: Int64(flavor.memory * 1024 * 0.94)),
-      diskMiB: flavor.disk > 0 ? Int32(clamping: Int64(flavor.disk * 1024 * 0.9)) : .max,
+      cpuMilli: Self.whole(flavor.cpu * 1000),
+      memoryMiB: Self.whole(flavor.memory * 1024 * 0.94),
+      diskMiB: flavor.disk > 0 ? Self.whole(flavor.disk * 1024 * 0.9) : .max,
       gpu: Int32(clamping: flavor.gpuCount), seconds: .max, engines: [.containers, .processes])
+  }
+
+  /// Figures are of providers, and may be anything.
+  private static func whole(_ value: Double) -> Int32 {
+    value.isFinite ? Int32(max(0, min(value, Double(Int32.max)))) : 0
   }
 }
 
@@ -226,7 +235,8 @@ package struct RegionBounds: Sendable, Hashable {
   }
 
   private func decimal(_ value: Double) -> String {
-    value == value.rounded() ? String(Int64(value)) : String((value * 10).rounded() / 10)
+    value == value.rounded() && abs(value) < 1e15
+      ? String(Int64(value)) : String((value * 10).rounded() / 10)
   }
 }
 

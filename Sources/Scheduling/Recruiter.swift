@@ -60,6 +60,8 @@ package struct Recruiter: Hashable, Sendable {
     self.boughtAt = boughtAt
   }
 
+  private static let mostSlots = 10_000.0
+
   /// How many tasks a host of that flavor runs at once.
   package func concurrency(on flavor: Flavor) -> Int {
     switch concurrency {
@@ -71,7 +73,7 @@ package struct Recruiter: Hashable, Sendable {
       // A disk that its provider does not tell of bounds nothing.
       if let disk, disk > 0, flavor.disk > 0 { count = min(count, flavor.disk / disk) }
       // A hair more than a whole number is meant where 0.3 goes thrice into 0.9.
-      let whole = count.isFinite ? Int((count + 1e-9).rounded(.down)) : 1
+      let whole = count.isFinite ? Int(min((count + 1e-9).rounded(.down), Self.mostSlots)) : 1
       return max(1, max(least ?? 1, min(most ?? .max, whole)))
     }
   }

@@ -4,7 +4,8 @@ import ScitqProtocol
 ///
 /// One snapshot makes one plan for all recruiters together, so that no two buy for the same need; nothing here passes
 /// a maximum of a recruiter or workflow, or a bound of a region. The same snapshot always gives the same plan.
-/// O(workers + steps × their workers + purchases × offers).
+/// O(workers + steps × their workers + purchases × offers). It buys a hundred hosts at most, so that no plan takes long;
+/// another follows within the second.
 package struct Recruitment {
   private let snapshot: FleetSnapshot
   private var plan = FleetPlan()
@@ -14,6 +15,11 @@ package struct Recruitment {
   private var perRecruiter: [Recruiter.Key: Int] = [:]
   private var perWorkflow: [WorkflowID: Int] = [:]
   private var recruiters: [Recruiter]
+  /// Workers on their way whose slots are of no use to their step.
+  private var surplus: Set<WorkerID> = []
+  private let defaultRegions: Set<Region>
+
+  private static let mostPurchases = 100
 
   package static func plan(_ snapshot: FleetSnapshot) -> FleetPlan {
     var recruitment = Recruitment(snapshot)
@@ -26,6 +32,7 @@ package struct Recruitment {
   private init(_ snapshot: FleetSnapshot) {
     self.snapshot = snapshot
     regions = snapshot.regions
+    defaultRegions = Set(snapshot.offers.filter(\.isDefaultRegion).map(\.region))
     recruiters = snapshot.recruiters.sorted { $0.key < $1.key }
     let workers = Dictionary(grouping: snapshot.workers.filter { $0.step != nil }) { $0.step! }
     for (step, own) in workers {
@@ -37,7 +44,8 @@ package struct Recruitment {
     for recruiter in recruiters {
       let step = recruiter.key.step
       guard needs[step] == nil, let need = snapshot.steps[step], !need.isHeld else { continue }
-      needs[step] = Remaining(need, rounds: recruiter.rounds, workers: workers[step] ?? [])
+      needs[step] = Remaining(
+        need, rounds: recruiter.rounds, workers: workers[step] ?? [], surplus: &surplus)
       if let wanted = needs[step]?.slots, wanted > 0 { plan.wanted[recruiter.key] = wanted }
     }
   }
@@ -49,7 +57,7 @@ package struct Recruitment {
     var milli: Int64 { demands.reduce(0) { $0 + $1.milli } }
     var slots: Int { Int((milli + 999) / 1000) }
 
-    init(_ need: StepNeed, rounds: Int, workers: [FleetWorker]) {
+    init(_ need: StepNeed, rounds: Int, workers: [FleetWorker], surplus: inout Set<WorkerID>) {
       let rounds = Int64(max(1, rounds))
       // What asks for most is seen to first: the rest finds room in more places.
       demands = need.demands.filter { $0.tasks > 0 }.sorted { Self.size($0.needs) > Self.size($1.needs) }
@@ -57,15 +65,18 @@ package struct Recruitment {
           let all = Int64(demand.tasks) * demand.weightMilli
           return (demand.needs, demand.weightMilli, max(demand.weightMilli, (all + rounds - 1) / rounds))
         }
-      let smallFirst = workers.sorted { a, b in
+      // Small ones first, and last those that nobody was asked for yet.
+      let workers = workers.sorted { a, b in
+        if a.isOrdered != b.isOrdered { return b.isOrdered }
         let (x, y) = (Self.size(a.capacity), Self.size(b.capacity))
         return x == y ? a.id < b.id : x < y
       }
-      for worker in smallFirst
+      for worker in workers
       where worker.isDeploying || worker.isAvailable {
-        take(
+        let taken = take(
           worker.capacity, slots: worker.concurrency,
           milli: Int64(worker.concurrency) * 1000 - worker.loadMilli)
+        if taken == 0, worker.isDeploying { surplus.insert(worker.id) }
       }
     }
 
@@ -89,7 +100,8 @@ package struct Recruitment {
       return use
     }
 
-    mutating func take(_ capacity: Needs, slots: Int, milli: Int64) {
+    @discardableResult
+    mutating func take(_ capacity: Needs, slots: Int, milli: Int64) -> Int64 {
       var left = milli
       for index in demands.indices
       where left > 0 && demands[index].needs.fit(capacity)
@@ -99,6 +111,7 @@ package struct Recruitment {
         demands[index].milli -= taken
         left -= taken
       }
+      return milli - left
     }
   }
 
@@ -162,8 +175,7 @@ package struct Recruitment {
   }
 
   private func isDefault(_ flavor: Flavor) -> Bool {
-    snapshot.offers.first { $0.flavor.provider == flavor.provider && $0.flavor.region == flavor.region }?
-      .isDefaultRegion ?? false
+    defaultRegions.contains(Region(provider: flavor.provider, name: flavor.region))
   }
 
   // MARK: Buying
@@ -216,6 +228,11 @@ package struct Recruitment {
   /// False when it will buy no more in this pass.
   private mutating func buyOne(_ buyer: Buyer, _ settled: inout Set<StepID>) -> Bool {
     let key = buyer.recruiter.key
+    if plan.bought.count >= Self.mostPurchases {
+      remark(key, "more are bought in the next pass")
+      settled.insert(key.step)
+      return false
+    }
     guard let remaining = needs[key.step], remaining.milli > 0 else {
       settled.insert(key.step)
       return false
@@ -279,30 +296,65 @@ package struct Recruitment {
   private mutating func letGo() {
     let recycled = Set(plan.recycled.map(\.worker))
     for worker in snapshot.workers.sorted(by: { $0.id < $1.id })
-    where worker.flavor != nil && !worker.isPermanent && !worker.isDeploying && !worker.isLeaving
-      && worker.isAvailable && !recycled.contains(worker.id)
-    {
+    where worker.flavor != nil && !worker.isPermanent && !worker.isLeaving && !recycled.contains(worker.id) {
+      if worker.isDeploying {
+        if worker.rank != nil, let why = whyNotAwaited(worker) {
+          plan.returned.append(.init(worker: worker.id, why: why))
+        }
+        continue
+      }
+      guard worker.isAvailable else { continue }
       guard let since = worker.idleSince, !isWanted(worker) else { continue }
       let idle = snapshot.now - since
       if worker.hasWorked, idle >= snapshot.patience.idle {
         plan.returned.append(.init(worker: worker.id, why: "idle for \(idle / 1_000_000) s"))
       } else if !worker.hasWorked, idle >= snapshot.patience.newcomer {
         plan.returned.append(.init(worker: worker.id, why: "without a task since it came"))
-      } else if idle >= snapshot.patience.short, worker.step != nil, !mayGetMore(worker) {
+      } else if idle >= snapshot.patience.short, worker.rank != nil, !worker.hasWorked, isUnfit(worker) {
+        plan.returned.append(.init(worker: worker.id, why: "it can run nothing of what its step has"))
+      } else if idle >= snapshot.patience.short, worker.rank != nil || worker.hasWorked, !mayGetMore(worker) {
         plan.returned.append(.init(worker: worker.id, why: "nothing more can come for it"))
       }
     }
   }
 
+  /// Why a recruited worker that is on its way is given up; nil: it is awaited. One that was asked for is paid for as it
+  /// is, so that only the end of all work takes it back; an order that nobody knows of is good for as long as it is
+  /// needed.
+  private func whyNotAwaited(_ worker: FleetWorker) -> String? {
+    guard worker.isOrdered else { return mayGetMore(worker) ? nil : "nothing more can come for it" }
+    guard let step = worker.step, let rank = worker.rank, let need = snapshot.steps[step],
+      recruiters.contains(where: { $0.key == .init(step: step, rank: rank) })
+    else { return "its step has no such recruiter any more" }
+    if need.isHeld { return "its step or workflow does not run" }
+    if snapshot.workflows[need.workflow]?.isSpent == true {
+      return "its workflow has spent what it may (--maximum-cost)"
+    }
+    if let flavor = worker.flavor,
+      let obstacle = snapshot.regions[Region(provider: flavor.provider, name: flavor.region)]?.obstacle
+    {
+      return obstacle
+    }
+    return surplus.contains(worker.id) ? "it is not needed any more" : nil
+  }
+
+  /// Whether its step has tasks, and none that its host could run: the host is not what it was bought for.
+  private func isUnfit(_ worker: FleetWorker) -> Bool {
+    guard let step = worker.step, let need = snapshot.steps[step], !need.isHeld else { return false }
+    return need.demands.contains { $0.tasks > 0 } && !isWanted(worker)
+  }
+
   /// Whether tasks exist that it may be given later, here or where it could be recycled to.
   private func mayGetMore(_ worker: FleetWorker) -> Bool {
-    guard let own = worker.step, let flavor = worker.flavor else { return true }
-    if (snapshot.steps[own]?.coming ?? 0) > 0 { return true }
+    guard let flavor = worker.flavor else { return true }
+    // One that was ordered by hand serves the tasks without a step; a recruited one has lost its step.
+    if worker.step == nil, worker.rank == nil { return true }
+    let own = worker.step.flatMap { snapshot.steps[$0] }
+    if let own, own.coming > 0 { return true }
     guard worker.scope == .workflow || worker.scope == .everything else { return false }
-    let workflow = snapshot.steps[own]?.workflow
     return recruiters.contains { recruiter in
       guard let need = snapshot.steps[recruiter.key.step], need.coming > 0 else { return false }
-      return (worker.scope == .everything || need.workflow == workflow)
+      return (worker.scope == .everything || need.workflow == own?.workflow)
         && recruiter.filter.matches(flavor, isDefaultRegion: isDefault(flavor))
     }
   }

@@ -101,7 +101,7 @@ struct ServeCommand: AsyncParsableCommand {
       authority: identity.authorityPEM, fingerprint: identity.fingerprint)
     let listener = Listener(
       context: context,
-      boot: BootSession(engine: engine, tickets: tickets, program: boot.program, logger: logger),
+      boot: BootSession(engine: engine, tickets: tickets, source: boot, logger: logger),
       tls: try NIOSSLContext(configuration: tls), host: configuration.server.listen.host,
       port: configuration.server.listen.port, addressFile: directory.appending("address"), logger: logger)
     let opening = Opening(

@@ -39,7 +39,9 @@ extension Engine {
         rows.append(row)
       }
       for row in rows {
+        let isElsewhere = workers[row.id]?.step != row.step
         set(row)
+        if isElsewhere { recharge(row) }
         announcement.settings[row.id] = settings(row)
         batch.event(worker: row.id, "updated", user: user.id)
       }

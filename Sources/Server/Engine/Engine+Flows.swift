@@ -236,6 +236,7 @@ extension Engine {
       var worker = worker
       worker.step = nil
       set(worker)
+      recharge(worker)
       batch.event(worker: worker.id, "updated", reason: "its step was deleted")
     }
     for (id, job) in jobs where job.step.map(own.contains) == true { jobs[id] = nil }

@@ -34,6 +34,14 @@ extension Engine {
                 .unauthenticated,
                 "the host's ticket is not good any more: its worker has joined, or is not wanted")))
         }
+        if let known, known.id != own.id {
+          return reply(
+            .failure(
+              CallError(
+                .unauthenticated,
+                "the store of this worker is that of worker \(known.name); an image for hosts must not hold the folder of one"
+              )))
+        }
         own.storeID = identity.storeID
         row = own
         batch.event(worker: row.id, "joined")
@@ -194,7 +202,10 @@ extension Engine {
   func deleteWorkers(
     _ ids: [WorkerID], undeployed: Bool, by user: User, _ known: Known, _ reply: @escaping Command.Reply<Void>
   ) {
-    for id in ids where workers[id] == nil {
+    // Those whose hosts are on their way back are no workers any more, and may still be forgotten.
+    let returning = Dictionary(
+      fleet.instances.values.filter(\.isUnwanted).map { ($0.worker, $0) }, uniquingKeysWith: { a, _ in a })
+    for id in ids where workers[id] == nil && returning[id] == nil {
       return reply(
         .failure(
           CallError(
@@ -202,7 +213,14 @@ extension Engine {
             field: "worker-id")))
     }
     for id in Set(ids).sorted() {
-      guard var row = workers[id] else { continue }
+      guard var row = workers[id] else {
+        if undeployed, var instance = returning[id] {
+          end(&instance)
+          save(instance)
+          batch.event(worker: id, "forgotten", user: user.id)
+        }
+        continue
+      }
       for task in cluster.tasks(on: id) { lose(task, because: "worker \(row.name) was deleted", known) }
       if undeployed, var instance = fleet.instance(of: row) {
         end(&instance)
@@ -249,6 +267,8 @@ extension Engine {
           known)
       }
       row.status = .lost
+      // From now on it is counted how long it stays away.
+      row.lastBeatAt = batch.now
       save(row)
       ready[id] = nil
       cluster.set(entry(row, isConnected: false))

@@ -121,14 +121,20 @@ struct WorkerRow: Sendable {
     self.instance = instance.id
   }
 
-  /// What its host has for tasks; how long it will be there is told in steps of ten seconds.
+  /// What its host has for tasks; how long it will be there is told roughly.
   func capacity(at now: Int64) -> Needs {
     Needs(
       cpuMilli: Int32(clamping: Int64((host.cpu * 1000).rounded())),
       memoryMiB: Int32(clamping: host.memoryBytes >> 20), diskMiB: Int32(clamping: host.diskBytes >> 20),
       gpu: Int32(clamping: host.gpu),
-      seconds: endsAt.map { Int32(clamping: max(0, ($0 - now) / 10_000_000) * 10) } ?? .max,
+      seconds: endsAt.map { Self.roughly(($0 - now) / 1_000_000) } ?? .max,
       engines: EngineSet(host.engines))
+  }
+
+  /// The longer it is, the coarser: a host is another one to the scheduler whenever this changes.
+  private static func roughly(_ seconds: Int64) -> Int32 {
+    let step: Int64 = seconds < 600 ? 10 : seconds < 7200 ? 60 : 600
+    return Int32(clamping: max(0, seconds / step * step))
   }
 
   /// As the scheduler sees it. A rented worker serves its step, whatever its scope: that says where a recruiter may
@@ -166,6 +172,12 @@ extension EngineSet {
   init(_ names: [String]) {
     self = names.contains("bare") ? .processes : []
     if names.contains(where: { $0 == "docker" || $0 == "podman" }) { insert(.containers) }
+  }
+
+  /// Names that make the same set.
+  var names: String {
+    [contains(.processes) ? "bare" : nil, contains(.containers) ? "docker" : nil].compactMap(\.self)
+      .joined(separator: " ")
   }
 }
 

@@ -5,12 +5,12 @@ import NIOPosix
 import ScitqProtocol
 import SystemPackage
 
-/// What hosts are told while they boot, over HTTP on the server's port: the worker's program, for a ticket that is
-/// good; and what they say of their progress.
+/// What hosts are told while they boot, over HTTP on the server's port: the worker's program and its SHA-256, for a ticket
+/// that is good; and what they say of their progress.
 struct BootSession {
   let engine: Engine
   let tickets: Tickets
-  let program: String
+  let source: BootSource
   let logger: Logger
 
   private static let longestWord = 2048
@@ -44,7 +44,12 @@ struct BootSession {
       return try await say(.forbidden, "the ticket is not good here, or not any more\n", head, out)
     }
     switch (head.method, head.uri) {
-    case (.GET, "/boot/worker"): try await send(program, head, out)
+    case (.GET, "/boot/worker"): try await send(source.program, head, out)
+    case (.GET, "/boot/sha256"):
+      guard let sum = try? await source.sha256() else {
+        return try await say(.internalServerError, "the worker's program cannot be read\n", head, out)
+      }
+      try await say(.ok, sum, head, out)
     case (.POST, "/boot/progress"):
       let text = String(decoding: body, as: UTF8.self)
       let phase = String(text.prefix { $0.isLetter }.prefix(30))
@@ -52,7 +57,7 @@ struct BootSession {
       let report = FleetReport.progress(instance, phase: "boot: \(phase)", words: String(words.prefix(500)))
       _ = try? await engine.ask { .fleet(report, $0) }
       try await say(.ok, "", head, out)
-    default: try await say(.notFound, "there is /boot/worker and /boot/progress\n", head, out)
+    default: try await say(.notFound, "there is /boot/worker, /boot/sha256 and /boot/progress\n", head, out)
     }
   }
 

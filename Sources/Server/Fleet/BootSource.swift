@@ -63,7 +63,8 @@ actor BootSource {
     return address?.port ?? ServerAddress.defaultPort
   }
 
-  private func sha256() throws(ProviderError) -> String {
+  /// Of the worker's program as it is now, in hexadecimal.
+  func sha256() throws(ProviderError) -> String {
     do {
       let attributes = try FileManager.default.attributesOfItem(atPath: program)
       let modified = attributes[.modificationDate] as? Date ?? .distantPast

@@ -40,30 +40,73 @@ extension Engine {
       }
       if isBusy {
         fleet.idleSince[row.id] = nil
-      } else if fleet.busy.contains(row.id) || fleet.idleSince[row.id] == nil {
-        fleet.idleSince[row.id] = row.status == .deploying ? row.createdAt : batch.now
+      } else if fleet.busy.contains(row.id) {
+        fleet.idleSince[row.id] = batch.now
+      } else if fleet.idleSince[row.id] == nil {
+        fleet.idleSince[row.id] =
+          fleet.instance(of: row)?.idleSince ?? (row.status == .deploying ? row.createdAt : batch.now)
       }
+      keepIdleTime(of: row)
     }
     fleet.busy = []
   }
 
-  /// Hosts of workers that are lost for long, have left, keep failing, or never came.
+  /// A restart of the server makes no host less idle. Short times are not worth a write.
+  private func keepIdleTime(of row: WorkerRow) {
+    guard var instance = fleet.instance(of: row), !instance.isUnwanted else { return }
+    let since = fleet.idleSince[row.id].flatMap { batch.now - $0 > Self.worthKeeping ? $0 : nil }
+    guard row.status != .deploying, instance.idleSince != since else { return }
+    instance.idleSince = since
+    save(instance)
+  }
+
+  private static let worthKeeping: Int64 = 20_000_000
+
+  /// Hosts of workers that are lost for long, have left, keep failing, are not to be given anything, or never came.
   private func returnTheUseless() {
     let patience = configuration.fleet
-    for row in workers.values.sorted(by: { $0.id < $1.id }) {
+    for row in workers.values.sorted(by: { $0.id < $1.id }) where !row.permanent {
       guard let instance = fleet.instance(of: row), !instance.isUnwanted else { continue }
       if row.status == .lost, batch.now - row.lastBeatAt > patience.idleTimeout.microseconds {
         returnHost(of: row.id, because: "it was lost and has not come back", by: nil)
       } else if fleet.leaving.contains(row.id), ready[row.id] == nil, cluster.tasks(on: row.id).isEmpty {
         returnHost(of: row.id, because: "it has left", by: nil)
-      } else if row.wish == .quarantine, !row.permanent, cluster.tasks(on: row.id).isEmpty {
+      } else if row.wish == .quarantine, cluster.tasks(on: row.id).isEmpty {
         returnHost(of: row.id, because: row.wishReason ?? "it is quarantined", by: nil)
+      } else if let wish = row.wish, let since = fleet.idleSince[row.id],
+        batch.now - since > patience.idleTimeout.microseconds
+      {
+        let why = row.wishReason ?? (wish == .drain ? "drained" : "paused")
+        returnHost(of: row.id, because: "\(why), and without a task since", by: nil)
       } else if row.status == .deploying, let deployedAt = instance.deployedAt,
         batch.now - deployedAt > patience.deployTimeout.microseconds
       {
         returnHost(of: row.id, because: "its host never reported", by: nil)
+        disappointed(
+          by: instance,
+          "a host of it never reported; see whether hosts reach this server (fleet.server_address)")
       }
     }
+  }
+
+  /// Hosts of that flavor are made, and are no workers: more of them are not bought for a while, and then one, to see.
+  func disappointed(by instance: InstanceRow, _ why: String) {
+    guard var flavor = fleet.flavor(of: instance) else { return }
+    fleet.proven.remove(flavor.region)
+    block(&flavor, why)
+    for row in fleet.instances.values.sorted(by: { $0.id < $1.id })
+    where row.flavorID == flavor.id && row.state == .ordered && row.attempts == 0 {
+      returnHost(of: row.worker, because: why, by: nil)
+    }
+  }
+
+  /// It is not asked for again for five minutes, and twice as long each time until one does what it should.
+  func block(_ flavor: inout FlavorRow, for base: Int64 = 300, _ why: String) {
+    flavor.blockCount += 1
+    let seconds = min(base << Int64(min(flavor.blockCount - 1, 4)), max(base, 3600))
+    flavor.blockedUntil = batch.now + seconds * 1_000_000
+    flavor.blockReason = why
+    save(flavor)
   }
 
   /// What recruitment is decided by.
@@ -87,17 +130,22 @@ extension Engine {
           loadMilli: cluster.loadMilli(of: row.id), capacity: capacity, flavor: flavor?.flavor,
           rank: row.rank,
           isDeploying: row.status == .deploying,
+          isOrdered: instance?.state == .ordered && instance?.attempts == 0,
           isAvailable: cluster.worker(row.id)?.isAssignable ?? false,
           isLeaving: instance?.isUnwanted == true || row.status == .draining || row.wish == .drain,
           isPermanent: row.permanent, hasWorked: instance?.hasWorked ?? true,
           idleSince: fleet.idleSince[row.id]))
     }
     let wanted = Set(fleet.recruiters.keys.map(\.step)).union(snapshot.workers.compactMap(\.step))
-    for id in wanted {
+    var rooms: [UserID: Room] = [:]
+    for id in wanted.sorted() {
       guard let workflow = workflow(of: id) else { continue }
       let counts = cluster.statusCounts(of: id)
+      var room = rooms[workflow.owner] ?? Room(cluster.room(of: workflow.owner))
+      let demands = cluster.demands(of: id).compactMap { room.take($0) }
+      rooms[workflow.owner] = room
       snapshot.steps[id] = StepNeed(
-        workflow: workflow.id, demands: cluster.demands(of: id),
+        workflow: workflow.id, demands: demands,
         coming: counts[.pending] + counts[.waiting] + counts[.inactive] + counts[.suspended],
         isHeld: workflow.state != .running || steps[id]?.isSuspended == true)
       guard snapshot.workflows[workflow.id] == nil else { continue }
@@ -105,15 +153,34 @@ extension Engine {
         maximumWorkers: workflow.maximumWorkers > 0 ? Int(workflow.maximumWorkers) : nil,
         isSpent: workflow.maximumCost.map { cost(of: workflow.id, at: now) >= $0 } ?? false)
     }
-    var defaults: [String: String] = [:]
-    for provider in configuration.providers { defaults[provider.name] = provider.regions.first }
-    snapshot.offers = fleet.flavors.values.filter { !$0.isGone && defaults[$0.flavor.provider] != nil }
-      .sorted { $0.id < $1.id }
-      .map {
-        $0.offer(isDefaultRegion: defaults[$0.flavor.provider] == $0.flavor.region, now: now)
+    var isDefault: [Region: Bool] = [:]
+    for provider in configuration.providers {
+      for name in provider.regions {
+        isDefault[Region(provider: provider.name, name: name)] = name == provider.regions.first
       }
+    }
+    snapshot.offers = fleet.flavors.values.filter { !$0.isGone }.sorted { $0.id < $1.id }
+      .compactMap { row in isDefault[row.region].map { row.offer(isDefaultRegion: $0, now: now) } }
     snapshot.regions = bounds(at: now)
     return snapshot
+  }
+
+  /// What a user's limits still let run: nothing is bought, and nothing kept, for tasks that may not begin.
+  private struct Room {
+    var tasks: Int?
+    var cpuMilli: Int64?
+
+    init(_ room: (tasks: Int?, cpuMilli: Int64?)) { (tasks, cpuMilli) = room }
+
+    mutating func take(_ demand: StepNeed.Demand) -> StepNeed.Demand? {
+      var demand = demand
+      if let tasks { demand.tasks = min(demand.tasks, tasks) }
+      let cpu = Int64(demand.needs.cpuMilli)
+      if let cpuMilli, cpu > 0 { demand.tasks = min(demand.tasks, Int(clamping: cpuMilli / cpu)) }
+      tasks? -= demand.tasks
+      cpuMilli? -= Int64(demand.tasks) * cpu
+      return demand.tasks > 0 ? demand : nil
+    }
   }
 
   /// What may be had of each region, by the configuration and by what was learned.
@@ -140,9 +207,7 @@ extension Engine {
   /// What rented hosts have cost a workflow until now.
   func cost(of workflow: WorkflowID, at now: Int64) -> Double {
     fleet.uses.reduce(fleet.paid[workflow] ?? 0) { sum, use in
-      guard let step = use.value.step, steps[step]?.workflow == workflow,
-        let instance = fleet.instances[use.key]
-      else { return sum }
+      guard use.value.workflow == workflow, let instance = fleet.instances[use.key] else { return sum }
       return sum + FleetState.cost(instance.price, from: use.value.since, to: now)
     }
   }
@@ -249,19 +314,25 @@ extension Engine {
   func charge(_ instance: InstanceID?, to step: StepID?) {
     guard let instance, let row = fleet.instances[instance] else { return }
     closeUse(of: row)
-    fleet.uses[instance] = FleetState.Use(step: step, since: batch.now)
+    let workflow = workflow(of: step)?.id
+    fleet.uses[instance] = FleetState.Use(workflow: workflow, since: batch.now)
     batch.writes.append { [now = batch.now] db in
       try db.execute(
         sql: """
-          INSERT INTO instance_use (instance_id, step_id, started_at) VALUES (?, ?, ?)
-          ON CONFLICT DO UPDATE SET step_id = excluded.step_id
-          """, arguments: [instance.rawValue, step?.rawValue ?? 0, now])
+          INSERT INTO instance_use (instance_id, step_id, workflow_id, started_at) VALUES (?, ?, ?, ?)
+          ON CONFLICT DO UPDATE SET step_id = excluded.step_id, workflow_id = excluded.workflow_id, ended_at = NULL
+          """, arguments: [instance.rawValue, step?.rawValue ?? 0, workflow?.rawValue ?? 0, now])
     }
+  }
+
+  /// A rented worker serves another step from now on.
+  func recharge(_ row: WorkerRow) {
+    if let instance = row.instance, fleet.uses[instance] != nil { charge(instance, to: row.step) }
   }
 
   func closeUse(of instance: InstanceRow) {
     guard let use = fleet.uses.removeValue(forKey: instance.id) else { return }
-    if let workflow = workflow(of: use.step)?.id {
+    if let workflow = use.workflow {
       fleet.paid[workflow, default: 0] += FleetState.cost(instance.price, from: use.since, to: batch.now)
     }
     batch.writes.append { [now = batch.now] db in
@@ -274,6 +345,9 @@ extension Engine {
   /// Nothing of it exists any more, or ever did.
   func end(_ instance: inout InstanceRow) {
     closeUse(of: instance)
+    if instance.state == .deployed, let region = fleet.flavor(of: instance)?.region {
+      fleet.ends[region, default: []].append(batch.now)
+    }
     instance.state = .ended
     instance.endedAt = batch.now
     fleet.missing[instance.id] = nil

@@ -4,8 +4,9 @@ import ScitqProtocol
 
 /// What providers answer, and what follows from it.
 extension Engine {
-  /// What is to be asked of providers now. Of one that has not shown yet that it does what it is asked, or has just not
-  /// done it, one host at a time.
+  /// What is to be asked of providers now, returns first. Of one that has not shown yet that it does what it is asked, or
+  /// has just not done it, one host at a time; and where no host has come to be a worker of late, no second one before
+  /// the first has.
   func errands(besides underWay: Set<InstanceID>) -> [FleetErrand] {
     let now = microsecondsNow()
     var errands: [FleetErrand] = []
@@ -13,7 +14,13 @@ extension Engine {
     for id in underWay {
       if let flavor = fleet.instances[id].flatMap({ fleet.flavor(of: $0) }) { probed.insert(flavor.region) }
     }
-    for row in fleet.instances.values.sorted(by: { $0.id < $1.id }) {
+    for row in fleet.instances.values where row.state == .deployed && row.joinedAt == nil && !isQueued(row) {
+      if let region = fleet.flavor(of: row)?.region, !fleet.proven.contains(region) { probed.insert(region) }
+    }
+    let rows = fleet.instances.values.sorted {
+      ($0.isUnwanted ? 0 : 1, $0.id) < ($1.isUnwanted ? 0 : 1, $1.id)
+    }
+    for row in rows {
       guard !underWay.contains(row.id), (row.nextAttemptAt ?? 0) <= now, let flavor = fleet.flavor(of: row)
       else { continue }
       if row.state == .deployed {
@@ -23,7 +30,10 @@ extension Engine {
       // One that may exist is looked for, also when nobody wants it any more.
       let region = fleet.regions[flavor.region]
       if !row.isUnwanted, (region?.blockedUntil ?? 0) > now { continue }
-      if !fleet.trusted.contains(flavor.region), !probed.insert(flavor.region).inserted { continue }
+      let isKnown =
+        fleet.trusted.contains(flavor.region) && (fleet.proven.contains(flavor.region) || isQueued(row))
+      // To look for one is no probe.
+      if row.attempts == 0, !isKnown, !probed.insert(flavor.region).inserted { continue }
       let worker = workers[row.worker]
       errands.append(
         .deploy(
@@ -49,24 +59,29 @@ extension Engine {
     var strangers: [Instance] = []
     switch report {
     case .attempting(let id):
-      guard var row = fleet.instances[id], row.state == .ordered, !row.isUnwanted || row.attempts > 0 else {
+      guard var row = fleet.instances[id], row.state == .ordered, !row.isUnwanted else {
         return reply(.failure(CallError(.conflict, "the order was taken back")))
       }
       row.attempts += 1
       save(row)
     case .deployed(let id, let instance, let isFree): deployed(id, instance, isFree: isFree)
     case .refused(let id, let error): refused(id, error)
+    case .unclear(let id, let error):
+      if var row = fleet.instances[id] {
+        row.attempts += 1
+        fleet.instances[id] = row
+      }
+      unclear(id, error)
     case .returned(let id):
       guard var row = fleet.instances[id] else { break }
+      // Those that were gone before are counted already.
+      if fleet.uses[id] != nil { count(row, takenBack: false) }
       end(&row)
       save(row)
-      count(row, takenBack: false)
     case .kept(let id, let error):
       guard var row = fleet.instances[id] else { break }
       row.attempts += 1
-      row.problem = error
-      row.nextAttemptAt = batch.now + Self.pause(row.attempts, row.id)
-      save(row)
+      later(&row, error)
       batch.event(worker: row.worker, "not returned", reason: error.message)
     case .seen(let region, let instances, let time, let queues):
       strangers = seen(region, instances, at: time, queues: queues, known)
@@ -84,25 +99,21 @@ extension Engine {
   }
 
   private func deployed(_ id: InstanceID, _ instance: Instance, isFree: Bool) {
-    guard var row = fleet.instances[id], row.state == .ordered else { return }
-    row.state = .deployed
+    // Its worker may have come before its provider was heard.
+    guard var row = fleet.instances[id], row.state == .ordered || row.reference.isEmpty else { return }
     row.reference = instance.id
     row.address = instance.address
-    row.endsAt = instance.endsAt
-    row.deployedAt = batch.now
+    row.endsAt = instance.endsAt ?? row.endsAt
+    if row.state == .ordered { row.deployedAt = batch.now }
+    row.state = .deployed
     row.problem = nil
     row.nextAttemptAt = nil
     row.attempts = 0
     save(row)
-    if !isFree { charge(id, to: workers[row.worker]?.step) }
+    if !isFree, fleet.uses[id] == nil { charge(id, to: workers[row.worker]?.step) }
     if let flavor = fleet.flavor(of: row) {
       fleet.trusted.insert(flavor.region)
       relieve(flavor.region, byHost: true)
-      if flavor.blockCount > 0 {
-        var flavor = flavor
-        flavor.blockCount = 0
-        save(flavor)
-      }
     }
     batch.event(worker: row.worker, "deployed", reason: instance.id)
   }
@@ -110,7 +121,7 @@ extension Engine {
   /// The order did not become a host. Each class of failure has its own answer; what was learned spares the orders that
   /// nobody was asked for yet the same.
   private func refused(_ id: InstanceID, _ error: ProviderError) {
-    guard var row = fleet.instances[id], row.state == .ordered, var flavor = fleet.flavor(of: row) else {
+    guard let row = fleet.instances[id], row.state == .ordered, var flavor = fleet.flavor(of: row) else {
       return
     }
     let now = batch.now
@@ -124,18 +135,17 @@ extension Engine {
     var others: [InstanceRow] = []
     switch error.kind {
     case .capacity, .unsupported:
-      flavor.blockCount += 1
-      let base: Int64 = error.kind == .capacity ? 300 : 86_400
-      let seconds = min(base << Int64(min(flavor.blockCount - 1, 4)), max(base, 3600))
-      flavor.blockedUntil = now + seconds * 1_000_000
-      flavor.blockReason = "\(error.kind.rawValue), \(error.message)"
-      save(flavor)
+      block(
+        &flavor, for: error.kind == .capacity ? 300 : 86_400, "\(error.kind.rawValue), \(error.message)")
       others = waiting { $0.id == flavor.id }
     case .quota:
+      // Those that are being made may count already, and those that have just ended may still.
       let standing = fleet.instances.values.filter {
-        $0.state == .deployed && fleet.flavor(of: $0)?.region == flavor.region
+        $0.id != id && ($0.state == .deployed || $0.attempts > 0)
+          && fleet.flavor(of: $0)?.region == flavor.region
       }.count
-      region.learnedInstances = error.limit ?? standing
+      fleet.ends[flavor.region]?.removeAll { $0 < now - 600_000_000 }
+      region.learnedInstances = error.limit ?? standing + (fleet.ends[flavor.region]?.count ?? 0)
       region.learnedUntil = now + 600_000_000
       region.problem = error
       region.blockedUntil = now + 60_000_000
@@ -146,20 +156,7 @@ extension Engine {
       others = waiting { $0.flavor.provider == flavor.flavor.provider }
     case .transient:
       trouble(&region, error)
-      if now - row.createdAt < configuration.fleet.deployTimeout.microseconds, !row.isUnwanted {
-        row.problem = error
-        row.nextAttemptAt = now + Self.pause(row.attempts, row.id)
-        return save(row)
-      }
-      if !row.isUnwanted {
-        // It may exist for all one knows: it is looked for until somebody can tell.
-        returnHost(of: row.worker, because: error.message, by: nil)
-        guard let now = fleet.instances[id] else { return }
-        row = now
-      }
-      row.problem = error
-      row.nextAttemptAt = now + Self.pause(row.attempts, row.id)
-      return save(row)
+      return unclear(id, error)
     }
     for var order in [row] + others {
       order.problem = error
@@ -170,6 +167,36 @@ extension Engine {
       }
     }
   }
+
+  /// It may exist for all one knows. It is looked for, and asked for again, until its time is over; from then on it is
+  /// looked for to be returned.
+  private func unclear(_ id: InstanceID, _ error: ProviderError) {
+    guard var row = fleet.instances[id], row.state == .ordered else { return }
+    if !row.isUnwanted, batch.now - row.createdAt >= configuration.fleet.deployTimeout.microseconds {
+      returnHost(of: row.worker, because: error.message, by: nil)
+      guard let now = fleet.instances[id] else { return }
+      row = now
+    }
+    later(&row, error)
+  }
+
+  /// It is tried again later. One that nobody wants is given up after a week in which nobody could tell of it.
+  private func later(_ row: inout InstanceRow, _ error: ProviderError) {
+    row.problem = error
+    row.nextAttemptAt = batch.now + Self.pause(row.attempts, row.id)
+    if row.isUnwanted, batch.now - row.createdAt > Self.memory, row.attempts > Self.manyAttempts {
+      end(&row)
+      batch.event(
+        worker: row.worker, "given up",
+        reason:
+          "its provider could not return it for days; see there whether \(row.key) exists: \(error.message)")
+    }
+    save(row)
+  }
+
+  private static let memory: Int64 = 7 * 86_400_000_000
+  /// At four an hour, these take a week.
+  private static let manyAttempts = 600
 
   /// A provider did not answer as it should: it is asked again later, and later still if that does not help.
   private func trouble(_ region: inout RegionRow, _ error: ProviderError) {
@@ -216,17 +243,21 @@ extension Engine {
 
   // MARK: What there is
 
+  /// Regions that hosts are in, or may be.
+  func regionsWithHosts() -> Set<Region> {
+    Set(fleet.instances.values.compactMap { fleet.flavor(of: $0)?.region })
+  }
+
   /// Compares a provider's list with the rows, both ways. Answers the hosts with our tag that no row stands for.
   private func seen(
     _ region: Region, _ found: [Instance], at time: Int64, queues: Bool, _ known: Known
   ) -> [Instance] {
     relieve(region)
     let byKey = Dictionary(grouping: found, by: \.key)
-    var strangers: [Instance] = []
-    var keys: Set<String> = []
+    // A key that any row has is no stranger's, whatever region lists it: two may tell of the same hosts.
+    let keys = Set(fleet.instances.values.map(\.key))
     for var row in fleet.instances.values.sorted(by: { $0.id < $1.id }) {
       guard fleet.flavor(of: row)?.region == region else { continue }
-      keys.insert(row.key)
       let hosts = byKey[row.key] ?? []
       if row.state == .ordered {
         if row.attempts > 0, let host = hosts.first {
@@ -234,20 +265,37 @@ extension Engine {
         }
         continue
       }
-      guard let host = hosts.first(where: { $0.id == row.reference }) else {
-        strangers += hosts
+      // Should there be two of one key, both end when one is returned: that goes by the key.
+      guard let host = hosts.first(where: { $0.id == row.reference }) ?? hosts.first else {
         // A list that was asked for before it was made cannot know it, and some lists are late.
         guard let deployedAt = row.deployedAt, deployedAt < time else { continue }
-        fleet.missing[row.id, default: 0] += 1
-        if row.isUnwanted || fleet.missing[row.id, default: 0] >= 2 { gone(row, known) }
+        missed(row, known)
         continue
       }
-      strangers += hosts.filter { $0.id != host.id }
       fleet.missing[row.id] = nil
       update(&row, with: host, queues: queues)
     }
-    strangers += found.filter { !keys.contains($0.key) }
-    return strangers
+    return found.filter { !keys.contains($0.key) }
+  }
+
+  /// Its provider does not list it.
+  private func missed(_ row: InstanceRow, _ known: Known) {
+    if row.isUnwanted {
+      // It is being returned, which also tidies up; where that fails, there is nothing left to return.
+      if row.problem != nil { gone(row, known) }
+      return
+    }
+    // A list may be of another account, or not be whole: who answers is there.
+    let times = fleet.missing[row.id, default: 0] + 1
+    fleet.missing[row.id] = times
+    if registry.isHeard(row.worker) {
+      if times == 2 {
+        batch.event(
+          worker: row.worker, "not listed", reason: "its provider does not list its host, but it answers")
+      }
+    } else if times >= 2 {
+      gone(row, known)
+    }
   }
 
   private func update(_ row: inout InstanceRow, with host: Instance, queues: Bool) {
@@ -260,10 +308,12 @@ extension Engine {
       charge(row.id, to: worker?.step)
       row.deployedAt = batch.now
     }
+    row.reference = host.id
     if !host.address.isEmpty { row.address = host.address }
     row.endsAt = host.endsAt ?? row.endsAt
     row.isSuspended = host.state == .suspended
-    if row.address != before.address || row.endsAt != before.endsAt || row.isSuspended != before.isSuspended
+    if row.reference != before.reference || row.address != before.address || row.endsAt != before.endsAt
+      || row.isSuspended != before.isSuspended
       || row.deployedAt != before.deployedAt
     {
       save(row)
@@ -274,7 +324,7 @@ extension Engine {
     set(worker)
   }
 
-  /// Its provider does not know it any more: what it had is lost at once.
+  /// Its provider does not know it any more: what it had is lost at once. What it may have left is tidied up.
   private func gone(_ row: InstanceRow, _ known: Known) {
     var row = row
     if var worker = workers[row.worker] {
@@ -284,11 +334,18 @@ extension Engine {
       guard cluster.tasks(on: worker.id).isEmpty else { return }
       forget(&worker, "gone", because: "its provider does not know its host any more", by: nil)
     }
-    let isEarly = row.endsAt.map { $0 > batch.now + 60_000_000 } ?? true
-    let flavor = fleet.flavor(of: row)
-    end(&row)
+    if row.isUnwanted {
+      end(&row)
+    } else {
+      let isEarly = row.endsAt.map { $0 > batch.now + 60_000_000 } ?? true
+      count(row, takenBack: fleet.flavor(of: row)?.flavor.isSpot == true && isEarly)
+      closeUse(of: row)
+      row.isUnwanted = true
+      row.nextAttemptAt = nil
+      row.attempts = 0
+      if row.joinedAt == nil { disappointed(by: row, "a host of it was gone before it reported") }
+    }
     save(row)
-    count(row, takenBack: flavor?.flavor.isSpot == true && !row.isUnwanted && isEarly)
   }
 
   // MARK: Flavors
@@ -299,7 +356,7 @@ extension Engine {
     row.refreshedAt = batch.now
     save(row)
     var missing = Set(fleet.flavors.values.filter { $0.region == region && !$0.isGone }.map(\.key))
-    for flavor in flavors {
+    for flavor in flavors where flavor.isSane {
       let key = FlavorRow.Key(flavor)
       missing.remove(key)
       if var known = fleet.flavors[key] {
@@ -343,18 +400,24 @@ extension Engine {
 
   /// The worker of a rented host is there, and has said what it holds.
   func joined(_ row: WorkerRow) {
-    guard var instance = fleet.instance(of: row) else { return }
+    guard var instance = fleet.instance(of: row), instance.joinedAt == nil else { return }
     fleet.idleSince[row.id] = batch.now
-    guard instance.joinedAt == nil else { return }
     instance.joinedAt = batch.now
+    if instance.state == .ordered {
+      // Its provider was not heard to say so, but here it is.
+      instance.state = .deployed
+      instance.deployedAt = batch.now
+      instance.problem = nil
+      instance.nextAttemptAt = nil
+      instance.attempts = 0
+    }
     save(instance)
     if fleet.uses[instance.id] == nil { charge(instance.id, to: row.step) }
     guard var flavor = fleet.flavor(of: instance) else { return }
-    let capacity = row.capacity(at: batch.now)
-    if flavor.seenMemoryMiB != capacity.memoryMiB || flavor.seenDiskMiB != capacity.diskMiB {
-      flavor.seenMemoryMiB = capacity.memoryMiB
-      flavor.seenDiskMiB = capacity.diskMiB
-      save(flavor)
-    }
+    fleet.proven.insert(flavor.region)
+    flavor.blockCount = 0
+    flavor.seen = row.capacity(at: batch.now)
+    flavor.seenAt = batch.now
+    save(flavor)
   }
 }

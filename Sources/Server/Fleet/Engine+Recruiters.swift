@@ -140,8 +140,8 @@ extension Engine {
     for (value, field) in [
       (wire.cpuPerTask, "cpu-per-task"), (wire.memoryPerTask, "memory-per-task"),
       (wire.diskPerTask, "disk-per-task"),
-    ] where !value.isFinite || value < 0 {
-      throw CallError(.invalid, "--\(field) is \(value); it is a number above 0", field: field)
+    ] where value != 0 && !(0.001...1_000_000).contains(value) {
+      throw CallError(.invalid, "--\(field) is \(value); it is from 0.001 to 1000000", field: field)
     }
     if wire.concurrencyMax > 0, wire.concurrencyMin > wire.concurrencyMax {
       throw CallError(
@@ -154,12 +154,12 @@ extension Engine {
         .invalid, "--prefetch and --prefetch-percent exclude each other; give one of them", field: "prefetch")
     }
     for (value, field) in [
-      (wire.concurrency, "concurrency"), (wire.concurrencyMax, "concurrency-max"),
-      (wire.prefetch, "prefetch"),
+      (wire.concurrency, "concurrency"), (wire.concurrencyMin, "concurrency-min"),
+      (wire.concurrencyMax, "concurrency-max"), (wire.prefetch, "prefetch"),
       (wire.prefetchPercent, "prefetch-percent"), (wire.rounds, "rounds"),
       (wire.maximumWorkers, "max-workers"),
-    ] where value > 100_000 {
-      throw CallError(.invalid, "--\(field) is \(value); it is at most 100000", field: field)
+    ] where value > 10_000 {
+      throw CallError(.invalid, "--\(field) is \(value); it is at most 10000", field: field)
     }
     func given(_ value: Double) -> Double? { value > 0 ? value : nil }
     func given(_ value: UInt32) -> Int? { value > 0 ? Int(value) : nil }
@@ -322,7 +322,7 @@ extension Engine {
     let region = request.region.isEmpty ? provider?.regions.first ?? "" : request.region
     let candidates = fleet.flavors.values.filter {
       $0.flavor.provider == request.provider && $0.flavor.region == region && $0.flavor.name == request.flavor
-        && !$0.isGone
+        && !$0.isGone && provider?.regions.contains(region) == true
     }.sorted { ($0.flavor.price, $0.id) < ($1.flavor.price, $1.id) }
     guard let flavor = candidates.first(where: { $0.obstacle(batch.now) == nil }) else {
       if let blocked = candidates.first {

@@ -31,7 +31,7 @@ struct Fleet: Service {
     }
   }
 
-  /// Calls under way at once, of all providers together.
+  /// Calls under way at once, of each provider: one that is slow keeps no other one waiting.
   private static let width = 8
 
   func run() async throws {
@@ -40,12 +40,20 @@ struct Fleet: Service {
       return
     }
     await cancelWhenGracefulShutdown {
+      // It answers once it has read its rows.
+      try? await engine.write { _ in }
       await withDiscardingTaskGroup { group in
         group.addTask { await runErrands() }
+        let withHosts = await engine.regionsWithHosts()
         for (configuration, provider) in providers {
           for region in configuration.regions {
             let place = Region(provider: configuration.name, name: region)
             group.addTask { await refresh(place, provider) }
+            group.addTask { await reconcile(place, provider, configuration.kind) }
+          }
+          // What is left in regions that are not configured any more is not forgotten.
+          for place in withHosts
+          where place.provider == configuration.name && !configuration.regions.contains(place.name) {
             group.addTask { await reconcile(place, provider, configuration.kind) }
           }
         }
@@ -63,14 +71,11 @@ struct Fleet: Service {
     let underWay = UnderWay()
     await withDiscardingTaskGroup { group in
       while !Task.isCancelled {
-        let room = await underWay.room(of: Self.width)
-        if room > 0 {
-          for errand in await engine.errands(besides: underWay.instances).prefix(room) {
-            await underWay.begin(errand.instance)
-            group.addTask {
-              await carryOut(errand)
-              await underWay.end(errand.instance)
-            }
+        for errand in await engine.errands(besides: underWay.instances) {
+          guard await underWay.begin(errand, atMost: Self.width) else { continue }
+          group.addTask {
+            await carryOut(errand)
+            await underWay.end(errand.instance)
           }
         }
         let next = await engine.nextErrand().map { Duration.microseconds(max(0, $0 - microsecondsNow())) }
@@ -100,7 +105,8 @@ struct Fleet: Service {
           if let found { return await tell(.deployed(row.id, found, isFree: isFree(found, kind))) }
           if row.isUnwanted { return await tell(.returned(row.id)) }
         } catch {
-          return await tell(.refused(row.id, error))
+          await tell(.troubled(errand.region, error))
+          return await tell(.unclear(row.id, error))
         }
       }
       do {
@@ -147,7 +153,8 @@ struct Fleet: Service {
       "the configuration has no provider \(errand.region.provider); put it back, or delete the worker "
         + "with --undeployed")
     switch errand {
-    case .deploy(let row, _, _, _, _): await tell(.refused(row.id, error))
+    case .deploy(let row, _, _, _, let lookFirst):
+      await tell(lookFirst ? .unclear(row.id, error) : .refused(row.id, error))
     case .terminate(let row, _): await tell(.kept(row.id, error))
     }
   }
@@ -224,9 +231,16 @@ struct Fleet: Service {
           remembered[identity] = since
           guard now - since >= configuration.fleet.orphanGrace.microseconds else { continue }
           logger.notice("a host that no order knows is returned", metadata: ["host": "\(stranger.key)"])
-          try await provider.terminate(stranger)
-          remembered[identity] = nil
-          await tell(.swept(region, key: stranger.key))
+          do throws(ProviderError) {
+            try await provider.terminate(stranger)
+            remembered[identity] = nil
+            await tell(.swept(region, key: stranger.key))
+          } catch {
+            // The next one may go.
+            logger.warning(
+              "a host that no order knows was not returned; it is tried again",
+              metadata: ["host": "\(stranger.key)", "why": "\(error.message)"])
+          }
         }
         strangers = remembered
       } catch {
@@ -241,13 +255,21 @@ struct Fleet: Service {
 
 /// Which errands are being carried out.
 private actor UnderWay {
-  private(set) var instances: Set<InstanceID> = []
+  private var providers: [InstanceID: String] = [:]
   nonisolated let bell = Bell()
 
-  func room(of width: Int) -> Int { width - instances.count }
-  func begin(_ id: InstanceID) { instances.insert(id) }
+  var instances: Set<InstanceID> { Set(providers.keys) }
+
+  /// False where its provider has as many already.
+  func begin(_ errand: FleetErrand, atMost width: Int) -> Bool {
+    let provider = errand.region.provider
+    guard providers.values.count(where: { $0 == provider }) < width else { return false }
+    providers[errand.instance] = provider
+    return true
+  }
+
   func end(_ id: InstanceID) {
-    instances.remove(id)
+    providers[id] = nil
     bell.strike()
   }
 }

@@ -32,6 +32,8 @@ struct InstanceRow: Sendable {
   var deployedAt: Int64?
   var joinedAt: Int64?
   var hasWorked = false
+  /// Since when its worker has had nothing to do, where that is for long enough to be worth keeping.
+  var idleSince: Int64?
   var endsAt: Int64?
   var endedAt: Int64?
 
@@ -69,6 +71,7 @@ struct InstanceRow: Sendable {
     deployedAt = row["deployed_at"]
     joinedAt = row["joined_at"]
     hasWorked = row["worked"]
+    idleSince = row["idle_since"]
     endsAt = row["ends_at"]
     endedAt = row["ended_at"]
   }
@@ -78,19 +81,20 @@ struct InstanceRow: Sendable {
       sql: """
         INSERT INTO instance (id, key, flavor_id, worker_id, user_id, state, reference, address, price, unwanted,
           suspended, attempts, next_attempt_at, problem_class, problem, created_at, deployed_at, joined_at,
-          worked, ends_at, ended_at)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+          worked, idle_since, ends_at, ended_at)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
         ON CONFLICT (id) DO UPDATE SET state = excluded.state, reference = excluded.reference,
           address = excluded.address, unwanted = excluded.unwanted,
           suspended = excluded.suspended, attempts = excluded.attempts, next_attempt_at = excluded.next_attempt_at,
           problem_class = excluded.problem_class, problem = excluded.problem, deployed_at = excluded.deployed_at,
-          joined_at = excluded.joined_at, worked = excluded.worked, ends_at = excluded.ends_at,
+          joined_at = excluded.joined_at, worked = excluded.worked, idle_since = excluded.idle_since,
+          ends_at = excluded.ends_at,
           ended_at = excluded.ended_at
         """,
       arguments: [
         id.rawValue, key, flavorID, worker.rawValue, user.rawValue, state.rawValue, reference, address, price,
         isUnwanted, isSuspended, attempts, nextAttemptAt, problem?.kind.rawValue, problem?.message,
-        createdAt, deployedAt, joinedAt, hasWorked, endsAt, endedAt,
+        createdAt, deployedAt, joinedAt, hasWorked, idleSince, endsAt, endedAt,
       ])
   }
 }
@@ -118,8 +122,9 @@ struct FlavorRow: Sendable {
   var blockedUntil: Int64?
   var blockReason: String?
   var blockCount = 0
-  var seenMemoryMiB: Int32?
-  var seenDiskMiB: Int32?
+  /// What the last host had that joined, and when that was.
+  var seen: Needs?
+  var seenAt: Int64?
   var ended = 0
   var takenBack = 0
 
@@ -143,8 +148,19 @@ struct FlavorRow: Sendable {
     blockedUntil = row["blocked_until"]
     blockReason = row["block_reason"]
     blockCount = row["block_count"]
-    seenMemoryMiB = row["seen_memory_mib"]
-    seenDiskMiB = row["seen_disk_mib"]
+    seenAt = row["seen_at"]
+    // Of an older schema there are memory and disk alone.
+    if let memory = row["seen_memory_mib"] as Int32?, let disk = row["seen_disk_mib"] as Int32? {
+      var found = Needs(of: flavor)
+      (found.memoryMiB, found.diskMiB) = (memory, disk)
+      found.cpuMilli = row["seen_cpu_milli"] ?? found.cpuMilli
+      found.gpu = row["seen_gpu"] ?? found.gpu
+      found.seconds = row["seen_seconds"] ?? found.seconds
+      if let names = row["seen_engines"] as String? {
+        found.engines = EngineSet(names.split(separator: " ").map(String.init))
+      }
+      seen = found
+    }
     ended = row["ended"]
     takenBack = row["taken_back"]
   }
@@ -154,35 +170,49 @@ struct FlavorRow: Sendable {
       sql: """
         INSERT INTO flavor (id, provider, region, name, spot, cpu, memory, disk, bandwidth, gpu, gpu_count, gpu_memory,
           quick_disks, eviction, price, gone, disabled, blocked_until, block_reason, block_count, seen_memory_mib,
-          seen_disk_mib, ended, taken_back)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+          seen_disk_mib, seen_cpu_milli, seen_gpu, seen_engines, seen_seconds, seen_at, ended, taken_back)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
         ON CONFLICT (id) DO UPDATE SET cpu = excluded.cpu, memory = excluded.memory, disk = excluded.disk,
           bandwidth = excluded.bandwidth, gpu = excluded.gpu, gpu_count = excluded.gpu_count,
           gpu_memory = excluded.gpu_memory, quick_disks = excluded.quick_disks, eviction = excluded.eviction,
           price = excluded.price, gone = excluded.gone, disabled = excluded.disabled,
           blocked_until = excluded.blocked_until, block_reason = excluded.block_reason,
           block_count = excluded.block_count, seen_memory_mib = excluded.seen_memory_mib,
-          seen_disk_mib = excluded.seen_disk_mib, ended = excluded.ended, taken_back = excluded.taken_back
+          seen_disk_mib = excluded.seen_disk_mib, seen_cpu_milli = excluded.seen_cpu_milli,
+          seen_gpu = excluded.seen_gpu, seen_engines = excluded.seen_engines,
+          seen_seconds = excluded.seen_seconds, seen_at = excluded.seen_at, ended = excluded.ended, taken_back = excluded.taken_back
         """)
     let f = flavor
     try statement.execute(arguments: [
       id, f.provider, f.region, f.name, f.isSpot, f.cpu, f.memory, f.disk, f.bandwidth, f.gpu, f.gpuCount,
       f.gpuMemory, f.hasQuickDisks, f.eviction, f.price, isGone, isDisabled, blockedUntil, blockReason,
-      blockCount, seenMemoryMiB, seenDiskMiB, ended, takenBack,
+      blockCount, seen?.memoryMiB, seen?.diskMiB, seen?.cpuMilli, seen?.gpu, seen?.engines.names,
+      seen?.seconds,
+      seenAt, ended, takenBack,
     ])
   }
 
   /// What it looks like to whoever buys.
   func offer(isDefaultRegion: Bool, now: Int64) -> Offer {
     var capacity = Needs(of: flavor)
-    if let seenMemoryMiB { capacity.memoryMiB = seenMemoryMiB }
-    if let seenDiskMiB { capacity.diskMiB = seenDiskMiB }
+    if let seen {
+      (capacity.cpuMilli, capacity.memoryMiB, capacity.diskMiB) = (
+        seen.cpuMilli, seen.memoryMiB, seen.diskMiB
+      )
+      // What a host should have had and had not may have been its own bad luck: after a while it is tried again.
+      if let seenAt, now - seenAt < Self.grudge {
+        (capacity.gpu, capacity.engines, capacity.seconds) = (seen.gpu, seen.engines, seen.seconds)
+      }
+    }
     // Fewer than ten tell nothing.
     let seen = ended >= 10 ? Double(takenBack) * 100 / Double(ended) : nil
     return Offer(
       flavor: flavor, isDefaultRegion: isDefaultRegion, capacity: capacity, seenEviction: seen,
       obstacle: obstacle(now))
   }
+
+  /// How long it is held against a flavor that its last host lacked something.
+  private static let grudge: Int64 = 3_600_000_000
 
   /// Why it is not bought; nil: nothing stands in the way.
   func obstacle(_ now: Int64) -> String? {
@@ -317,22 +347,30 @@ extension FleetState {
       instances[row.id] = row
     }
     for row in try Row.fetchAll(
-      db, sql: "SELECT instance_id, step_id, started_at FROM instance_use WHERE ended_at IS NULL")
+      db, sql: "SELECT instance_id, workflow_id, started_at FROM instance_use WHERE ended_at IS NULL")
     {
-      let step: Int64 = row["step_id"]
+      let workflow: Int64 = row["workflow_id"]
       uses[InstanceID(row["instance_id"])] = Use(
-        step: step == 0 ? nil : StepID(step), since: row["started_at"])
+        workflow: workflow == 0 ? nil : WorkflowID(workflow), since: row["started_at"])
     }
     for row in try Row.fetchAll(
       db,
       sql: """
-        SELECT step.workflow_id, sum((instance_use.ended_at - instance_use.started_at) * instance.price / 3.6e9) AS cost
+        SELECT workflow_id, sum((instance_use.ended_at - instance_use.started_at) * instance.price / 3.6e9) AS cost
         FROM instance_use JOIN instance ON instance.id = instance_use.instance_id
-        JOIN step ON step.id = instance_use.step_id
-        WHERE instance_use.ended_at IS NOT NULL GROUP BY step.workflow_id
+        WHERE instance_use.ended_at IS NOT NULL AND workflow_id <> 0 GROUP BY workflow_id
         """)
     {
       paid[WorkflowID(row["workflow_id"])] = row["cost"]
+    }
+    for row in try Row.fetchAll(
+      db,
+      sql: """
+        SELECT DISTINCT flavor.provider, flavor.region FROM instance JOIN flavor ON flavor.id = instance.flavor_id
+        WHERE joined_at > ?
+        """, arguments: [microsecondsNow() - 7 * 86_400_000_000])
+    {
+      proven.insert(Region(provider: row["provider"], name: row["region"]))
     }
   }
 }

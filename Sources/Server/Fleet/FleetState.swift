@@ -30,9 +30,13 @@ struct FleetState: Sendable {
   var missing: [InstanceID: Int] = [:]
   /// Where a host was had since one was last refused: only there more than one is asked for at a time.
   var trusted: Set<Region> = []
+  /// Where hosts of late have come to be workers: elsewhere it is seen with one whether they do.
+  var proven: Set<Region> = []
+  /// When hosts of a region ended: for some minutes more their provider counts them.
+  var ends: [Region: [Int64]] = [:]
 
   struct Use: Sendable {
-    var step: StepID?
+    var workflow: WorkflowID?
     var since: Int64
   }
 
@@ -83,6 +87,8 @@ enum FleetReport: Sendable {
   case attempting(InstanceID)
   case deployed(InstanceID, Instance, isFree: Bool)
   case refused(InstanceID, ProviderError)
+  /// It was asked for before, and nobody can tell what came of it.
+  case unclear(InstanceID, ProviderError)
   case returned(InstanceID)
   /// It could not be returned.
   case kept(InstanceID, ProviderError)

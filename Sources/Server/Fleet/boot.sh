@@ -6,6 +6,11 @@ umask 077
 FOLDER='@FOLDER@'
 mkdir -p "$FOLDER"
 cd "$FOLDER"
+# An image may be one of a host that was a worker: what that left is not this one's.
+if [ "$(cat name 2>/dev/null)" != '@NAME@' ]; then
+  rm -rf store
+  printf '%s' '@NAME@' >name
+fi
 cat >authority.pem <<'PEM'
 @AUTHORITY@
 PEM
@@ -37,10 +42,23 @@ if missing curl; then
 fi
 say booted "on $(uname -n)"
 
-if [ ! -x scitq-worker ] || ! printf '%s  scitq-worker\n' '@SHA256@' | sha256sum -c - >/dev/null 2>&1; then
-  curl -sS --fail --retry 5 --retry-delay 2 --retry-connrefused --cacert authority.pem -H @header \
-    -o scitq-worker.part 'https://@SERVER@/boot/worker'
-  if ! printf '%s  scitq-worker.part\n' '@SHA256@' | sha256sum -c - >/dev/null 2>&1; then
+# is FILE SHA256: whether the file is that one.
+is() { printf '%s  %s\n' "$2" "$1" | sha256sum -c - >/dev/null 2>&1; }
+
+fetch() {
+  curl -sS --fail --connect-timeout 20 --max-time 600 --cacert authority.pem -H @header -o "$1" "https://@SERVER@$2"
+}
+
+if [ ! -x scitq-worker ] || ! is scitq-worker '@SHA256@'; then
+  # The server may be starting again, or be many hosts' at once.
+  tries=0
+  until fetch scitq-worker.part /boot/worker; do
+    tries=$((tries + 1))
+    [ $tries -lt 20 ] || exit 1
+    sleep 15
+  done
+  # Since this script was made, the server may have got a newer one.
+  if ! is scitq-worker.part '@SHA256@' && ! { fetch sha256 /boot/sha256 && is scitq-worker.part "$(cat sha256)"; }; then
     say failed 'the worker that was fetched is not the one that was promised'
     rm -f scitq-worker.part
     exit 1

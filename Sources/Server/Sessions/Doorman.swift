@@ -21,6 +21,8 @@ final class Doorman: ChannelInboundHandler, RemovableChannelHandler {
 
   /// Who says nothing for so long is sent away.
   private static let patience = TimeAmount.seconds(15)
+  /// Nor does a host that boots stay that neither says anything nor takes what it asked for.
+  private static let longestSilence = TimeAmount.seconds(60)
 
   init(deflate: Bool, visitor: EventLoopPromise<Visitor>) {
     self.deflate = deflate
@@ -43,6 +45,7 @@ final class Doorman: ChannelInboundHandler, RemovableChannelHandler {
       let pipeline = context.pipeline.syncOperations
       let found: Visitor
       if first >= UInt8(ascii: "A"), first <= UInt8(ascii: "Z") {
+        try pipeline.addHandlers(IdleStateHandler(allTimeout: Self.longestSilence), IdleCloser())
         try pipeline.configureHTTPServerPipeline(withErrorHandling: true)
         found = .boot(try NIOAsyncChannel(wrappingChannelSynchronously: context.channel))
       } else {
@@ -76,5 +79,15 @@ final class Doorman: ChannelInboundHandler, RemovableChannelHandler {
     guard !hasDecided else { return }
     hasDecided = true
     visitor.fail(ChannelError.eof)
+  }
+}
+
+/// Ends connections on which nothing happens.
+private final class IdleCloser: ChannelInboundHandler {
+  typealias InboundIn = ByteBuffer
+
+  func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+    if event is IdleStateHandler.IdleStateEvent { return context.close(promise: nil) }
+    context.fireUserInboundEventTriggered(event)
   }
 }

@@ -1,5 +1,6 @@
 import Logging
 import NIOCore
+import NIOHTTP1
 import NIOPosix
 import NIOSSL
 import ScitqProtocol
@@ -39,13 +40,18 @@ struct Listener: Service {
     try PrivateFolder.write("\(shown)\n", to: addressFile, mode: [.ownerReadWrite, .groupRead, .otherRead])
     logger.info("listening", metadata: ["address": "\(ServerAddress(host: host, port: shown.port))"])
     let sessions = SessionCount(limit: context.configuration.limits.maxConnections)
+    // Hosts that boot, who need no password to connect, take no place of others.
+    let boots = SessionCount(limit: Self.mostBoots)
     try await withGracefulShutdownHandler {
       try await server.executeThenClose { connections in
         try await withThrowingDiscardingTaskGroup { group in
           for try await visitor in connections {
             group.addTask {
               guard let visitor = try? await visitor.get() else { return }
-              await receive(visitor, sessions)
+              switch visitor {
+              case .session(let connection): await receive(connection, sessions)
+              case .boot(let channel): await receive(channel, boots)
+              }
             }
           }
           group.cancelAll()
@@ -56,23 +62,25 @@ struct Listener: Service {
     }
   }
 
-  private func receive(_ visitor: Doorman.Visitor, _ sessions: SessionCount) async {
+  private static let mostBoots = 1_000
+
+  private func receive(_ connection: NIOAsyncChannel<Frame, Never>, _ sessions: SessionCount) async {
     guard sessions.enter() else {
-      switch visitor {
-      case .session(let connection):
-        Wire(channel: connection.channel).end(
-          CallError(
-            .exhausted,
-            "the server has its limit of \(context.configuration.limits.maxConnections) connections; try again later"
-          ))
-      case .boot(let channel): channel.channel.close(promise: nil)
-      }
-      return
+      return Wire(channel: connection.channel).end(
+        CallError(
+          .exhausted,
+          "the server has its limit of \(context.configuration.limits.maxConnections) connections; try again later"
+        ))
     }
     defer { sessions.leave() }
-    switch visitor {
-    case .session(let connection): await Session(context: context, connection: connection).run()
-    case .boot(let channel): await boot.run(channel)
-    }
+    await Session(context: context, connection: connection).run()
+  }
+
+  private func receive(
+    _ channel: NIOAsyncChannel<HTTPServerRequestPart, HTTPServerResponsePart>, _ boots: SessionCount
+  ) async {
+    guard boots.enter() else { return channel.channel.close(promise: nil) }
+    defer { boots.leave() }
+    await boot.run(channel)
   }
 }

@@ -140,7 +140,7 @@ extension Database {
     }
     let from = """
       FROM instance_use AS u JOIN instance ON instance.id = u.instance_id
-      LEFT JOIN step ON step.id = u.step_id LEFT JOIN workflow ON workflow.id = step.workflow_id
+      LEFT JOIN step ON step.id = u.step_id LEFT JOIN workflow ON workflow.id = u.workflow_id
       """
     let condition = workflow == 0 ? "" : "WHERE workflow.id = :workflow"
     let sums = """

@@ -168,4 +168,19 @@ extension Schema {
     ALTER TABLE workflow ADD COLUMN maximum_cost REAL;
     ALTER TABLE task_spec ADD COLUMN time_estimate_ms INTEGER NOT NULL DEFAULT 0;
     """
+
+  /// What hosts turned out to be, how long they have been idle, and whose money it was.
+  static let fourth = """
+    -- What the last host of it had that joined, and when.
+    ALTER TABLE flavor ADD COLUMN seen_cpu_milli INTEGER;
+    ALTER TABLE flavor ADD COLUMN seen_gpu INTEGER;
+    ALTER TABLE flavor ADD COLUMN seen_engines TEXT;
+    ALTER TABLE flavor ADD COLUMN seen_seconds INTEGER;
+    ALTER TABLE flavor ADD COLUMN seen_at INTEGER;
+    ALTER TABLE instance ADD COLUMN idle_since INTEGER;
+    -- 0: none. It stays when the step is deleted.
+    ALTER TABLE instance_use ADD COLUMN workflow_id INTEGER NOT NULL DEFAULT 0;
+    UPDATE instance_use
+      SET workflow_id = coalesce((SELECT workflow_id FROM step WHERE step.id = instance_use.step_id), 0);
+    """
 }

@@ -15,6 +15,9 @@ enum Schema {
     migrator.registerMigration("3: flavors, recruiters, rented hosts, costs") { db in
       try db.execute(sql: third)
     }
+    migrator.registerMigration("4: what hosts turned out to be") { db in
+      try db.execute(sql: fourth)
+    }
     return migrator
   }
 
