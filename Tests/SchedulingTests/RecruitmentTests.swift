@@ -126,11 +126,13 @@ struct RecruitmentTests {
   func lettingGo() {
     let flavor = Self.flavor("a")
     var snapshot = FleetSnapshot(now: 301_000_000, steps: [1: StepNeed(workflow: 1, coming: 3)])
-    for id: Int64 in 1...5 {
+    for id: Int64 in 1...6 {
       var worker = FleetWorker(
         id: WorkerID(id), step: 1, scope: .none, capacity: Needs(of: flavor), flavor: flavor, idleSince: 0)
       worker.isPermanent = id == 2
-      worker.hasWorked = id != 3
+      worker.hasWorked = id != 3 && id != 6
+      // The last was ordered by hand: a person may be about to give it something.
+      worker.rank = id == 6 ? nil : 1
       if id == 4 { worker.idleSince = 100_000_000 }
       snapshot.workers.append(worker)
     }

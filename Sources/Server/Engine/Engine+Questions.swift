@@ -12,7 +12,19 @@ extension Engine {
       return
         "waiting for job \(prerequisite), of which \(job.counts[.succeeded]) of \(job.size) tasks have succeeded\(rest)"
     }
-    return explanation.description
+    switch explanation {
+    // What is done about it, where somebody is to do something.
+    case .noWorkerConnected, .noWorkerServes, .doesNotFit, .full:
+      let step = cluster.task(id)?.step
+      let recruiters = fleet.recruiters.keys.filter { $0.step == step }.sorted()
+      let sentences = recruiters.compactMap { key in
+        (try? explain(recruiter: key.step.rawValue, UInt32(clamping: key.rank))).map {
+          "; recruiter of rank \(key.rank): \($0)"
+        }
+      }
+      return explanation.description + sentences.joined()
+    default: return explanation.description
+    }
   }
 
   func explain(worker id: WorkerID) -> String {

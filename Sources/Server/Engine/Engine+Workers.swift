@@ -114,7 +114,10 @@ extension Engine {
 
   /// As the scheduler sees it.
   func entry(_ row: WorkerRow, isConnected: Bool) -> WorkerEntry {
-    let isSuspended = fleet.instance(of: row)?.isSuspended == true
+    let instance = fleet.instance(of: row)
+    let isSuspended = instance?.isSuspended == true
+    var row = row
+    row.endsAt = [row.endsAt, instance?.endsAt].compactMap(\.self).min()
     return row.entry(
       isConnected: isConnected && !isSuspended, workflow: workflow(of: row.step)?.id, at: batch.now)
   }
@@ -237,7 +240,8 @@ extension Engine {
 
   /// How long the hosts will be there of which that is known.
   func tellTime() {
-    for row in workers.values where row.endsAt != nil && row.status == .running {
+    for row in workers.values
+    where row.status == .running && (row.endsAt ?? fleet.instance(of: row)?.endsAt) != nil {
       cluster.set(entry(row, isConnected: ready[row.id] == row.epoch))
     }
   }

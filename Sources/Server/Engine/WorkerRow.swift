@@ -137,13 +137,13 @@ struct WorkerRow: Sendable {
     return Int32(clamping: max(0, seconds / step * step))
   }
 
-  /// As the scheduler sees it. A rented worker serves its step, whatever its scope: that says where a recruiter may
+  /// As the scheduler sees it. A recruited worker serves its step, whatever its scope: that says where a recruiter may
   /// take it next.
   func entry(isConnected: Bool, workflow: WorkflowID?, at now: Int64) -> WorkerEntry {
     let serves: Serving =
       switch (scope, step, workflow) {
-      case (_, let step?, _) where instance != nil: .step(step)
-      case (_, nil, _) where instance != nil: .loose
+      case (_, let step?, _) where rank != nil: .step(step)
+      case (_, nil, _) where rank != nil: .loose
       case (.everything, _, _): .everything
       case (.workflow, _, let workflow?): .workflow(workflow)
       case (_, let step?, _): .step(step)

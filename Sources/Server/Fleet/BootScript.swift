@@ -23,6 +23,8 @@ struct BootScript: Sendable {
   var folder = "/var/lib/scitq"
   /// Whether the worker becomes the script itself (a batch job), instead of going on after it.
   var staysInForeground = false
+  /// What of the machine is its own, where it shares that with others: CPUs, and memory in GiB.
+  var share: (cpu: Double, memory: Double)?
   /// Whose metadata service tells when the host is taken back: aws, azure, gcp or none.
   var metadata = "none"
 
@@ -35,6 +37,9 @@ struct BootScript: Sendable {
       .replacing("@SHA256@", with: sha256).replacing("@NAME@", with: name)
       .replacing("@CONCURRENCY@", with: "\(concurrency)").replacing("@PREFETCH@", with: "\(prefetch)")
       .replacing("@FOLDER@", with: folder).replacing("@INSTALL@", with: installs ? "yes" : "no")
+      .replacing(
+        "@SHARE@", with: share.map { "--max-cpu \($0.cpu) --max-mem \($0.memory)" } ?? ""
+      )
       .replacing("@METADATA@", with: metadata).replacing(
         "@FOREGROUND@", with: staysInForeground ? "yes" : "no")
   }

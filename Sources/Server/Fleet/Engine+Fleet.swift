@@ -241,7 +241,8 @@ extension Engine {
     let worker = WorkerID(nextWorker)
     nextWorker += 1
     let instance = InstanceRow(
-      id: id, key: "scitq-\(fleet.server)-\(id)", flavorID: flavor.id, worker: worker, user: user.id,
+      id: id, key: "scitq-\(fleet.server)-\(id)", flavorID: flavor.id, worker: worker,
+      user: (user == .server ? workflow(of: step)?.owner : nil) ?? user.id,
       price: flavor.flavor.price, now: batch.now)
     var row = WorkerRow(
       id: worker, name: instance.key, instance: instance, concurrency: concurrency, prefetch: prefetch,

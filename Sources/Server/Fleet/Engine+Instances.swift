@@ -1,4 +1,5 @@
 import GRDB
+import Logging
 import Scheduling
 import ScitqProtocol
 
@@ -182,6 +183,9 @@ extension Engine {
 
   /// It is tried again later. One that nobody wants is given up after a week in which nobody could tell of it.
   private func later(_ row: inout InstanceRow, _ error: ProviderError) {
+    if row.problem?.message != error.message, !row.isUnwanted {
+      batch.event(worker: row.worker, "not deployed yet", reason: "\(error.kind.rawValue): \(error.message)")
+    }
     row.problem = error
     row.nextAttemptAt = batch.now + Self.pause(row.attempts, row.id)
     if row.isUnwanted, batch.now - row.createdAt > Self.memory, row.attempts > Self.manyAttempts {
@@ -332,6 +336,7 @@ extension Engine {
         lose(task, because: "the host of worker \(worker.name) is gone", known)
       }
       guard cluster.tasks(on: worker.id).isEmpty else { return }
+      logger.warning("a host is gone", metadata: ["order": "\(row.key)", "host": "\(row.reference)"])
       forget(&worker, "gone", because: "its provider does not know its host any more", by: nil)
     }
     if row.isUnwanted {

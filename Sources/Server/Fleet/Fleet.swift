@@ -120,11 +120,18 @@ struct Fleet: Service {
           isLocal: kind == .local)
         switch kind {
         case .aws, .azure, .gcp: script.metadata = kind.rawValue
+        case .local: script.share = (flavor.cpu, flavor.memory)
         default: break
         }
         let instance = try await provider.deploy(
           InstanceOrder(key: row.key, flavor: flavor, boot: script, concurrency: concurrency))
         await tell(.deployed(row.id, instance, isFree: isFree(instance, kind)))
+        logger.info(
+          "a host was ordered",
+          metadata: [
+            "order": "\(row.key)", "host": "\(instance.id)", "flavor": "\(flavor.name)",
+            "region": "\(errand.region)", "price": "\(flavor.price)",
+          ])
       } catch {
         logger.warning(
           "a host was not deployed",
@@ -137,6 +144,7 @@ struct Fleet: Service {
           Instance(
             key: row.key, id: row.reference, region: region.name, state: .leaving, address: row.address))
         await tell(.returned(row.id))
+        logger.info("a host was returned", metadata: ["order": "\(row.key)", "host": "\(row.reference)"])
       } catch {
         logger.warning(
           "a host was not returned",

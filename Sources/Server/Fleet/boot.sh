@@ -82,7 +82,7 @@ if [ '@INSTALL@' = yes ]; then
 fi
 
 set -- ./scitq-worker --server '@SERVER@' --token-file ticket --store "$FOLDER/store" --name '@NAME@' \
-  --concurrency '@CONCURRENCY@' --prefetch '@PREFETCH@' --metadata '@METADATA@'
+  --concurrency '@CONCURRENCY@' --prefetch '@PREFETCH@' --metadata '@METADATA@' @SHARE@
 say joining 'the worker starts'
 if [ '@FOREGROUND@' = yes ]; then
   exec "$@"
@@ -94,7 +94,7 @@ Description=scitq worker
 After=network-online.target docker.service
 [Service]
 WorkingDirectory=$FOLDER
-ExecStart=$FOLDER/scitq-worker --server @SERVER@ --token-file ticket --store $FOLDER/store --name @NAME@ --concurrency @CONCURRENCY@ --prefetch @PREFETCH@ --metadata @METADATA@
+ExecStart=$FOLDER/scitq-worker --server @SERVER@ --token-file ticket --store $FOLDER/store --name @NAME@ --concurrency @CONCURRENCY@ --prefetch @PREFETCH@ --metadata @METADATA@ @SHARE@
 Restart=on-failure
 RestartSec=5
 KillMode=process

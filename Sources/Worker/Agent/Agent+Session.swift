@@ -21,6 +21,11 @@ extension Agent {
         let why = await converse(link, pushes) { pause = Backoff() }
         if ending != nil { return }
         logger.warning("the connection to the server ended\(why.map { ": \($0.message)" } ?? "")")
+        // Somebody deleted it while it was here: it is not to come back by itself.
+        if why?.code == .unauthenticated {
+          await giveUpWhatRuns()
+          return end(.left)
+        }
       } catch {
         if await isHopeless(error, wasConnected: wasConnected) { return }
         if !wasSaid { logger.warning("\(error.message); tried again until the server can be reached") }
@@ -72,9 +77,7 @@ extension Agent {
     case .unauthenticated where enrolment.credential != nil:
       if wasConnected {
         // The same server took this credential before: the worker was deleted, and its tasks with it.
-        logger.warning("the server has deleted this worker; what it was doing is ended")
-        for attempt in attempts.values { revoke(attempt, .kill) }
-        while !attempts.isEmpty, !Task.isCancelled { try? await Task.sleep(for: .milliseconds(50)) }
+        await giveUpWhatRuns()
       }
       if attempts.isEmpty, enrolment.joinToken != nil {
         enrolment.dropCredential()
@@ -93,6 +96,12 @@ extension Agent {
     default:
       return false
     }
+  }
+
+  private func giveUpWhatRuns() async {
+    logger.warning("the server has deleted this worker; what it was doing is ended")
+    for attempt in attempts.values { revoke(attempt, .kill) }
+    while !attempts.isEmpty, !Task.isCancelled { try? await Task.sleep(for: .milliseconds(50)) }
   }
 
   /// One connection, until it ends. Why it did, or nil where this side ended it.

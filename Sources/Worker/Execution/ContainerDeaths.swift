@@ -137,14 +137,15 @@ final class ContainerDeaths: Sendable {
   ) async {
     // docker calls it die, podman died; each writes its own JSON.
     let arguments = [
-      "events", "--filter", "type=container", "--filter", "event=die", "--filter", "event=died", "--filter",
+      "-c", Self.untilAlone, "sh", tool.program, "events", "--filter", "type=container", "--filter",
+      "event=die", "--filter", "event=died", "--filter",
       "event=oom",
       "--filter", "label=\(label)", "--since",
       String(format: "%.3f", since), "--format",
       tool.isPodman ? "{{.Status}} {{.Name}}" : "{{.Action}} {{.Actor.Attributes.name}}",
     ]
     _ = try? await Subprocess.run(
-      .name(tool.program), arguments: Arguments(arguments), input: .none, output: .sequence, error: .discarded
+      .name("sh"), arguments: Arguments(arguments), input: .inputWriter, output: .sequence, error: .discarded
     ) { execution in
       var line: [UInt8] = []
       for try await buffer in execution.standardOutput {
@@ -157,8 +158,20 @@ final class ContainerDeaths: Sendable {
           }
         }
       }
+      try? await execution.standardInputWriter.finish()
     }
   }
+
+  /// Runs a program until it ends, or until this agent does, however that ends: then nobody holds the other end of its
+  /// standard input any more.
+  private static let untilAlone = #"""
+    exec 3<&0
+    "$@" </dev/null 3<&- &
+    program=$!
+    { cat >/dev/null; kill "$program"; } <&3 >/dev/null &
+    wait "$program"
+    kill "$!"
+    """#
 }
 
 extension ContainerTool {
