@@ -27,7 +27,9 @@ struct Fleet: Service {
     self.boot = boot
     self.logger = logger
     providers = configuration.providers.map {
-      ($0, $0.provider(server: server, folder: folder.appending($0.name)))
+      let own = folder.appending($0.name)
+      BootScript.sweep(own)
+      return ($0, $0.provider(server: server, folder: own))
     }
   }
 

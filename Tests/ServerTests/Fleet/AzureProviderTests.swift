@@ -225,7 +225,7 @@ struct AzureProviderTests {
         *'resource list'*) echo '[]'; exit 0 ;;
         *'vm show'*) echo 'ERROR: (ResourceNotFound) The Resource was not found.' >&2; exit 3 ;;
       esac
-      for word; do case $word in */scitq-mine-1.*) stat -c %a "$word" >>"$here/rights"; esac; done
+      for word; do case $word in */handed/boot-*) stat -c %a "$word" >>"$here/rights"; esac; done
       echo 'ERROR: (OperationNotAllowed) Operation could not be completed: exceeding approved Cores quota.' >&2
       exit 1
       """)

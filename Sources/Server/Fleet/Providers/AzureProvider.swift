@@ -16,13 +16,13 @@ struct AzureProvider: Provider {
   var longDeadline = Duration.seconds(600)
 
   private let configuration: ProviderConfiguration
-  private let mark: OrderMark
+  private let own: OwnKeys
   private let folder: FilePath
   private var group: String { configuration.settings["resource_group"] ?? "" }
 
   init(_ configuration: ProviderConfiguration, server: String, folder: FilePath) {
     self.configuration = configuration
-    self.mark = OrderMark(server: server)
+    self.own = OwnKeys(server: server)
     self.folder = folder
   }
 
@@ -54,7 +54,7 @@ struct AzureProvider: Provider {
   }
 
   func deploy(_ order: InstanceOrder) async throws(ProviderError) -> Instance {
-    try mark.check(order.key)
+    try own.check(order.key)
     if let known = try await machine(order.key) {
       guard known.provisioningState == "Failed" else { return known.instance }
       try await remove(order.key)
@@ -71,7 +71,7 @@ struct AzureProvider: Provider {
   }
 
   func terminate(_ instance: Instance) async throws(ProviderError) {
-    try mark.check(instance.key)
+    try own.check(instance.key)
     try await remove(instance.key)
   }
 
@@ -80,12 +80,12 @@ struct AzureProvider: Provider {
     let machines = try await json(
       ["vm", "list", "--resource-group", group, "--query", query], as: [Machine].self
     )
-    .filter { mark.owns($0.name, tags: $0.tags) }
+    .filter { own.contains($0.name, tags: $0.tags) }
     let keys = Set(machines.map(\.name))
     // Parts without a machine are paid for as well: they are told of as a host that has not begun to run.
     var orphans: [String: Instance] = [:]
-    for part in try await parts("\(OrderMark.owner)=\(mark.server)") {
-      guard let key = part.tags?[OrderMark.order], mark.owns(key), !keys.contains(key),
+    for part in try await parts("\(OwnKeys.owner)=\(own.server)") {
+      guard let key = part.tags?[OwnKeys.order], own.contains(key), !keys.contains(key),
         part.location == region
       else { continue }
       orphans[key] = Instance(key: key, id: part.id, region: region, state: .pending)
@@ -99,9 +99,11 @@ struct AzureProvider: Provider {
   private func create(_ order: InstanceOrder) async throws(ProviderError) -> Instance {
     let settings = configuration.settings
     let region = order.flavor.region
-    return try await BootFile.with(order, in: folder) { path throws(ProviderError) in
+    return try await order.boot.handedOver(in: folder) { path throws(ProviderError) in
       var arguments = ["vm", "create", "--name", order.key, "--resource-group", group, "--location", region]
-      arguments += ["--size", order.flavor.name, "--image", settings["image"] ?? "", "--custom-data", path]
+      arguments += [
+        "--size", order.flavor.name, "--image", settings["image"] ?? "", "--custom-data", path.string,
+      ]
       arguments += ["--admin-username", settings["admin_username"] ?? "scitq"]
       // A machine has a key, or a password, which would stand in the arguments. Without a configured key the client
       // takes that of the server's user, ~/.ssh/id_rsa, and makes it where there is none.
@@ -114,12 +116,12 @@ struct AzureProvider: Provider {
       } else {
         // One network for all machines of a region: it costs nothing and stays, and another is not made for
         // each.
-        arguments += ["--vnet-name", "scitq-net-\(mark.server)-\(region)", "--subnet", "workers"]
+        arguments += ["--vnet-name", "scitq-net-\(own.server)-\(region)", "--subnet", "workers"]
         arguments += ["--vnet-address-prefix", "10.0.0.0/16", "--subnet-address-prefix", "10.0.0.0/16"]
         arguments += ["--public-ip-address", order.key, "--public-ip-sku", "Standard"]
       }
       arguments += ["--nsg", "", "--nic-delete-option", "Delete", "--os-disk-delete-option", "Delete"]
-      arguments += ["--tags", "\(OrderMark.order)=\(order.key)", "\(OrderMark.owner)=\(mark.server)"]
+      arguments += ["--tags", "\(OwnKeys.order)=\(order.key)", "\(OwnKeys.owner)=\(own.server)"]
       let made = try await json(arguments, as: Made.self, deadline: longDeadline)
       let address = [made.publicIpAddress, made.privateIpAddress].compactMap { $0 }.first { !$0.isEmpty }
       return Instance(key: order.key, id: made.id, region: region, state: .running, address: address ?? "")
@@ -135,7 +137,7 @@ struct AzureProvider: Provider {
       if error.message.contains("(ResourceNotFound)") { return nil }
       throw error
     }
-    guard mark.owns(found.name, tags: found.tags) else {
+    guard own.contains(found.name, tags: found.tags) else {
       throw ProviderError(.misconfigured, "az: there is a machine \(key) in \(group) that is another's")
     }
     return found
@@ -147,8 +149,8 @@ struct AzureProvider: Provider {
       try await call(
         ["vm", "delete", "--resource-group", group, "--name", key, "--yes"], deadline: longDeadline)
     }
-    let left = try await parts("\(OrderMark.order)=\(key)").filter {
-      $0.tags?[OrderMark.owner] == mark.server
+    let left = try await parts("\(OwnKeys.order)=\(key)").filter {
+      $0.tags?[OwnKeys.owner] == own.server
     }
     guard !left.isEmpty else { return }
     try await call(["resource", "delete", "--ids"] + left.map(\.id), deadline: longDeadline)

@@ -55,23 +55,26 @@ extension ProviderConfiguration {
 }
 
 extension BootScript {
+  /// Removes what a server that was killed has left in the folder.
+  static func sweep(_ folder: FilePath) {
+    for name in (try? FileManager.default.contentsOfDirectory(atPath: folder.string)) ?? []
+    where name.hasPrefix("boot-") {
+      try? FileManager.default.removeItem(atPath: folder.appending(name).string)
+    }
+  }
+
   /// Puts the script where only this user can read it, for a client that takes user data by file. It holds a ticket:
   /// it is gone when `body` has ended.
   func handedOver<Value>(
     in folder: FilePath, _ body: (FilePath) async throws(ProviderError) -> Value
   ) async throws(ProviderError) -> Value {
-    // One name for each order: what a server that was killed left behind is overwritten.
     let path = folder.appending("boot-\(name)")
     do {
-      try FileManager.default.createDirectory(
-        atPath: folder.string, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
-      try? FileManager.default.removeItem(atPath: path.string)
-      let file = try FileDescriptor.open(
-        path, .writeOnly, options: [.create, .exclusiveCreate], permissions: .ownerReadWrite)
-      try file.closeAfter { _ = try file.writeAll(Array(text.utf8)) }
+      try PrivateFolder.make(folder)
+      try PrivateFolder.write(text, to: path, mode: .ownerReadWrite)
     } catch {
       try? FileManager.default.removeItem(atPath: path.string)
-      throw ProviderError(.transient, "\(path) could not be written: \(error)")
+      throw ProviderError(.misconfigured, "\(path) could not be written: \(error)")
     }
     defer { try? FileManager.default.removeItem(atPath: path.string) }
     return try await body(path)

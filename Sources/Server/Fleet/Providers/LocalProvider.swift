@@ -109,10 +109,27 @@ struct LocalProvider: Provider {
       for number in left { kill(number, SIGKILL) }
       try? await Task.sleep(for: .milliseconds(50))
     }
+    await removeContainers(of: home)
     if (try? FileManager.default.removeItem(atPath: home.string)) == nil {
       // Tasks may leave folders that even their owner may not write to.
       _ = await ClientProgram(program: "chmod").run(["-R", "u+rwX", home.string])
       try writing { () throws in try FileManager.default.removeItem(atPath: home.string) }
+    }
+  }
+
+  /// Those of a worker that could not end them itself any more. They belong to the engine, not to a process of the
+  /// worker's, and are known by its store.
+  private func removeContainers(of home: FilePath) async {
+    let file = home.appending("store").appending("store-id").string
+    guard let text = try? String(contentsOfFile: file, encoding: .utf8) else { return }
+    let store = text.trimmingCharacters(in: .whitespacesAndNewlines)
+    for engine in ["docker", "podman"] where !store.isEmpty {
+      let program = ClientProgram(program: engine)
+      let found = await program.run(
+        ["ps", "-aq", "--filter", "label=scitq.store=\(store)"], deadline: .seconds(30))
+      let containers = found.text.split(whereSeparator: \.isWhitespace).map(String.init)
+      guard found.isSuccess, !containers.isEmpty else { continue }
+      _ = await program.run(["rm", "-f"] + containers, deadline: .seconds(60))
     }
   }
 

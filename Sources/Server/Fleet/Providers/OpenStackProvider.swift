@@ -15,12 +15,12 @@ struct OpenStackProvider: Provider {
   var settling = (limit: Duration.seconds(60), pause: Duration.seconds(2))
 
   private let configuration: ProviderConfiguration
-  private let mark: OrderMark
+  private let own: OwnKeys
   private let folder: FilePath
 
   init(_ configuration: ProviderConfiguration, server: String, folder: FilePath) {
     self.configuration = configuration
-    self.mark = OrderMark(server: server)
+    self.own = OwnKeys(server: server)
     self.folder = folder
   }
 
@@ -36,7 +36,7 @@ struct OpenStackProvider: Provider {
   }
 
   func deploy(_ order: InstanceOrder) async throws(ProviderError) -> Instance {
-    try mark.check(order.key)
+    try own.check(order.key)
     let region = order.flavor.region
     let known = try await servers(named: order.key, in: region).first
     var server: ServerRow
@@ -55,7 +55,7 @@ struct OpenStackProvider: Provider {
   }
 
   func terminate(_ instance: Instance) async throws(ProviderError) {
-    try mark.check(instance.key)
+    try own.check(instance.key)
     // Asked for by its key, and not by the id alone: what is deleted has this server's tags, or it is not
     // deleted.
     let found = try await servers(named: instance.key, in: instance.region)
@@ -63,22 +63,22 @@ struct OpenStackProvider: Provider {
   }
 
   func instances(in region: String) async throws(ProviderError) -> [Instance] {
-    try await servers(matching: "^\(mark.prefix)", in: region).map { instance($0, in: region) }
+    try await servers(matching: "^\(own.prefix)", in: region).map { instance($0, in: region) }
   }
 
   // MARK: - Calls
 
   private func create(_ order: InstanceOrder) async throws(ProviderError) -> ServerRow {
     let region = order.flavor.region
-    return try await BootFile.with(order, in: folder) { path throws(ProviderError) in
+    return try await order.boot.handedOver(in: folder) { path throws(ProviderError) in
       var arguments = ["server", "create", "--flavor", order.flavor.name]
       arguments += ["--image", configuration.settings["image"] ?? ""]
       arguments += ["--network", configuration.settings["network"] ?? ""]
       for group in configuration.lists["security_groups"] ?? [] { arguments += ["--security-group", group] }
       if let key = configuration.settings["key_name"] { arguments += ["--key-name", key] }
-      arguments += ["--property", "\(OrderMark.order)=\(order.key)"]
-      arguments += ["--property", "\(OrderMark.owner)=\(mark.server)"]
-      arguments += ["--user-data", path]
+      arguments += ["--property", "\(OwnKeys.order)=\(order.key)"]
+      arguments += ["--property", "\(OwnKeys.owner)=\(own.server)"]
+      arguments += ["--user-data", path.string]
       // Of the columns these alone: another one has the password of the new server.
       arguments += ["-c", "id", "-c", "status", order.key]
       let made = try await json(arguments, in: region, as: MadeRow.self)
@@ -127,7 +127,7 @@ struct OpenStackProvider: Provider {
       throw ProviderError(
         .transient, "openstack: a part of the region \(region) does not tell of its servers")
     }
-    return rows.filter { mark.owns($0.name ?? "", tags: $0.properties) }.sorted { $0.id < $1.id }
+    return rows.filter { own.contains($0.name ?? "", tags: $0.properties) }.sorted { $0.id < $1.id }
   }
 
   private func json<Value: Decodable>(

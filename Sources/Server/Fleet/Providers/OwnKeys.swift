@@ -4,12 +4,22 @@
 struct OwnKeys: Sendable {
   let server: String
 
+  /// The tag that has the order's key.
+  static let order = "scitq-order"
+  /// The tag that has the server's id.
+  static let owner = "scitq-server"
+
   var prefix: String { "scitq-\(server)-" }
 
   func contains(_ key: some StringProtocol) -> Bool {
     guard key.hasPrefix(prefix) else { return false }
     let number = key.dropFirst(prefix.count)
     return !number.isEmpty && number.utf8.allSatisfy { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }
+  }
+
+  /// Whether a host of this name, and with these tags, is this server's.
+  func contains(_ name: String, tags: [String: String]?) -> Bool {
+    contains(name) && tags?[Self.order] == name && tags?[Self.owner] == server
   }
 
   /// Keys become names of folders and words of scripts, and what is not ours is not touched.
