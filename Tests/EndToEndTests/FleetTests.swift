@@ -69,6 +69,38 @@ struct FleetTests {
     }
   }
 
+  @Test("a local worker that is killed leaves neither its command nor its folder, and its task is done by another")
+  func killedLocally() async throws {
+    try await World.server().configured(Self.local).run { world in
+      try await flow(world, steps: "a")
+      try await until("flavors are known") {
+        try await world.scitq("flavor", "list", "--quiet").text.split(separator: "\n").count == 2
+      }
+      try await world.scitq(
+        "recruiter", "create", "--step-id", "1", "--filter", "cpu=2", "--concurrency", "1", "--max-workers", "1",
+        "--timeout", "0")
+      let task = try await world.create(
+        "--step-id", "1", "--container", "bare", "--shell", "sh", "--retry", "1", "--command",
+        "[ $SCITQ_ATTEMPT -gt 1 ] || { echo $$ > \(world.folder.path)/first; exec sleep 600; }")
+      let first = world.folder.appending(path: "first")
+      try await until("it runs", within: .seconds(60)) {
+        ((try? String(contentsOf: first, encoding: .utf8)) ?? "").hasSuffix("\n")
+      }
+      let command = try #require(
+        pid_t(String(contentsOf: first, encoding: .utf8).trimmingCharacters(in: .whitespacesAndNewlines)))
+      let hosts = world.folder.appending(path: "server/fleet/local.here")
+      let home = hosts.appending(path: try await world.sql("SELECT key FROM instance"))
+      let agent = try #require(
+        pid_t(String(contentsOf: home.appending(path: "process"), encoding: .utf8).prefix { $0.isNumber }))
+      kill(agent, SIGKILL)
+      try await until("nothing of it is left", within: .seconds(60)) {
+        kill(command, 0) != 0 && !FileManager.default.fileExists(atPath: home.path)
+      }
+      try await until("another has done it", within: .seconds(60)) { try await world.counts()["S"] == 1 }
+      #expect(try await world.sql("SELECT status FROM task WHERE id = \(task)") == "F")
+    }
+  }
+
   /// The most hosts that there were at once, looked at until it is canceled.
   private func watchMost(_ world: World) async throws -> Int {
     var most = 0
