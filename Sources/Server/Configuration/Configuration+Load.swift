@@ -1,5 +1,6 @@
 import Foundation
 import Logging
+import ScitqProtocol
 import Transfer
 import Yams
 
@@ -56,12 +57,12 @@ extension Configuration {
     try server.text("private_key", &result.server.privateKey)
     let levels = Logger.Level.allCases.map(\.rawValue).joined(separator: ", ")
     try server.value("log_level", &result.server.logLevel, "one of \(levels)") { Logger.Level(rawValue: $0) }
+    try server.finish()
     if (result.server.certificate == nil) != (result.server.privateKey == nil) {
       let (given, missing) =
         result.server.certificate == nil ? ("private_key", "certificate") : ("certificate", "private_key")
       throw server.error(given, "\(missing) belongs to it and is not set; set both, or neither")
     }
-    try server.finish()
 
     let admin = try root.section("admin")
     try admin.text("username", &result.admin.username)
@@ -82,12 +83,12 @@ extension Configuration {
       "allowed_container_options", &result.workers.allowedContainerOptions,
       "names of options with their hyphens and without values, such as --user"
     ) { $0.hasPrefix("-") && !$0.contains("=") && !$0.contains(" ") }
+    try workers.finish()
     if result.workers.beatInterval * 2 > result.workers.offlineTimeout {
       throw workers.error(
         "offline_timeout",
         "is less than two beats; make it at least twice beat_interval, or one late beat loses a worker")
     }
-    try workers.finish()
 
     let logs = try root.section("logs")
     try logs.value(
@@ -107,7 +108,11 @@ extension Configuration {
     try limits.finish()
 
     let fleet = try root.section("fleet")
-    try fleet.text("server_address", &result.fleet.serverAddress)
+    var address = ""
+    try fleet.value("server_address", &address, "HOST or HOST:PORT, such as queue.example.org:50051") {
+      isReachable($0) ? $0 : nil
+    }
+    if !address.isEmpty { result.fleet.serverAddress = address }
     try fleet.text("worker_binary", &result.fleet.workerBinary)
     try fleet.duration("idle_timeout", &result.fleet.idleTimeout, atLeast: .seconds(1))
     try fleet.duration("new_worker_idle_timeout", &result.fleet.newWorkerIdleTimeout, atLeast: .seconds(1))
@@ -117,14 +122,36 @@ extension Configuration {
     try fleet.duration("orphan_grace", &result.fleet.orphanGrace, atLeast: .seconds(1))
     try fleet.finish()
     result.providers = try providers(root.section("providers"))
+    if let binary = result.fleet.workerBinary, !result.providers.isEmpty {
+      var isFolder: ObjCBool = false
+      guard FileManager.default.fileExists(atPath: binary, isDirectory: &isFolder) else {
+        throw fleet.error(
+          "worker_binary", "does not exist; write the path of the scitq-worker that hosts are to run")
+      }
+      guard !isFolder.boolValue, FileManager.default.isExecutableFile(atPath: binary) else {
+        throw fleet.error(
+          "worker_binary", "is no program that can be run; write the path of scitq-worker, and chmod +x it")
+      }
+    }
 
     let archive = try root.section("public_archive")
     try archive.text("report", &result.publicArchive.report)
     try archive.text("aws", &result.publicArchive.aws)
+    try archive.finish()
 
     result.rclone = try remotes(root.section("rclone"))
     try root.finish()
     return result
+  }
+
+  /// Whether it can be the address that hosts are told: a name or a number, no URL. Without a port they are
+  /// told the one that the server listens on, but for an IPv6 address, which must have its own.
+  private static func isReachable(_ text: String) -> Bool {
+    guard let address = ServerAddress(text), !text.hasSuffix("]") else { return false }
+    let letters = "abcdefghijklmnopqrstuvwxyz0123456789.-_"
+    return address.host.lowercased().allSatisfy {
+      letters.contains($0) || (text.hasPrefix("[") && $0 == ":")
+    }
   }
 
   /// Keys of a remote that are not rclone's.
@@ -216,6 +243,13 @@ enum DurationText {
     case "d": return .seconds(number * 86_400)
     default: return nil
     }
+  }
+
+  /// As `parse` reads it, to the millisecond: `60s`, `100ms`.
+  static func format(_ duration: Duration) -> String {
+    let milliseconds = duration / .milliseconds(1)
+    return milliseconds.truncatingRemainder(dividingBy: 1000) == 0
+      ? "\(Int(milliseconds / 1000))s" : "\(Int(milliseconds))ms"
   }
 }
 

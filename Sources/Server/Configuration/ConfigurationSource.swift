@@ -31,8 +31,8 @@ final class ConfigurationSource {
     return mapping
   }
 
-  func section(_ mapping: Node.Mapping?, path: String) -> ConfigurationSection {
-    ConfigurationSection(source: self, mapping: mapping, path: path)
+  func section(_ mapping: Node.Mapping?, path: String, line: Int? = nil) -> ConfigurationSection {
+    ConfigurationSection(source: self, mapping: mapping, path: path, line: line)
   }
 
   static func isNull(_ node: Node) -> Bool {
@@ -113,15 +113,18 @@ final class ConfigurationSource {
 final class ConfigurationSection {
   private let source: ConfigurationSource
   private let path: String
+  /// Where it begins; nil: it is not in the document, or is all of it.
+  private let line: Int?
   private var nodes: [String: (node: Node, line: Int?)] = [:]
   private var order: [String] = []
   private var known: [String] = []
   private var children: [ConfigurationSection] = []
   private var badKeyLine: (line: Int?, isBad: Bool) = (nil, false)
 
-  init(source: ConfigurationSource, mapping: Node.Mapping?, path: String) {
+  init(source: ConfigurationSource, mapping: Node.Mapping?, path: String, line: Int? = nil) {
     self.source = source
     self.path = path
+    self.line = line
     for (key, value) in mapping ?? [:] {
       guard case .scalar(let name) = key else {
         badKeyLine = (key.mark?.line, true)
@@ -141,12 +144,17 @@ final class ConfigurationSection {
       + children.flatMap(\.allKeys)
   }
 
+  /// What is missing has the line of the section that lacks it.
   func error(_ key: String, _ message: String) -> ConfigurationError {
-    ConfigurationError(file: source.file, line: nodes[key]?.line, key: full(key), message: message)
+    ConfigurationError(file: source.file, line: nodes[key]?.line ?? line, key: full(key), message: message)
   }
 
   /// Refuses what nobody asked for.
-  func finish() throws(ConfigurationError) {
+  func finish() throws(ConfigurationError) { try refuseOthers(than: known) }
+
+  /// Refuses all but these keys. To be asked before values are taken out: who misspelled a required key is
+  /// better told of that than that it is missing.
+  func refuseOthers(than known: [String]) throws(ConfigurationError) {
     if badKeyLine.isBad {
       throw ConfigurationError(
         file: source.file, line: badKeyLine.line, key: path, message: "has a key that is no plain text")
@@ -172,7 +180,7 @@ final class ConfigurationSection {
       }
       mapping = found
     }
-    let child = source.section(mapping, path: full(key))
+    let child = source.section(mapping, path: full(key), line: nodes[key]?.line)
     if child.badKeyLine.isBad {
       throw error(key, "has a key that is no plain text")
     }
@@ -236,7 +244,8 @@ final class ConfigurationSection {
   }
 
   func duration(_ key: String, _ value: inout Duration, atLeast: Duration) throws(ConfigurationError) {
-    try self.value(key, &value, "a time of at least \(atLeast), such as 30s, 5m, 2h or 7d") {
+    let least = DurationText.format(atLeast)
+    try self.value(key, &value, "a time of at least \(least), such as 30s, 5m, 2h or 7d") {
       DurationText.parse($0).flatMap { $0 >= atLeast ? $0 : nil }
     }
   }
@@ -283,6 +292,14 @@ final class ConfigurationSection {
       items.append(text)
     }
     value = items
+  }
+
+  /// A list of names, each once.
+  func names(_ key: String, _ value: inout [String], _ wanted: String) throws(ConfigurationError) {
+    try list(key, &value, wanted) { !$0.isEmpty }
+    var seen: Set<String> = []
+    guard let twice = value.first(where: { !seen.insert($0).inserted }) else { return }
+    throw error(key, "names \(twice) twice; keep one of them")
   }
 
   private func full(_ key: String) -> String { path.isEmpty ? key : "\(path).\(key)" }

@@ -36,37 +36,80 @@ extension Configuration {
   private static func provider(
     _ kind: ProviderConfiguration.Kind, _ name: String, _ section: ConfigurationSection
   ) throws(ConfigurationError) -> ProviderConfiguration {
-    var regions: [String] = []
-    try section.list("regions", &regions, "names of regions, the default one first") { !$0.isEmpty }
-    if regions.isEmpty {
-      switch kind {
-      case .aws, .azure, .gcp, .openstack:
-        throw section.error(
-          "regions", "is missing; name the regions to rent in, such as regions: [eu-west-1]")
-      case .local, .ssh, .slurm, .exec: regions = [kind.rawValue]
-      }
-    }
-    var provider = ProviderConfiguration(kind: kind, name: name, regions: regions)
     let keys = ProviderConfiguration.keys(of: kind)
+    var known = ["regions"] + keys.required + keys.optional + keys.lists + ["quotas", "prices"]
+    if kind.isToldFlavors {
+      known.append("flavors")
+    } else if section.givenKeys.contains("flavors") {
+      throw section.error(
+        "flavors",
+        "is for local, ssh and slurm; \(kind.rawValue) says itself what it has: \(kind.choosesFlavorsBy)")
+    }
+    try section.refuseOthers(than: known)
+
+    var provider = ProviderConfiguration(kind: kind, name: name, regions: try regions(of: kind, in: section))
     for key in keys.required + keys.optional {
       let text = try section.scalar(key)
-      if !text.isEmpty {
-        provider.settings[key] = text
-      } else if keys.required.contains(key) {
-        throw section.error(key, "is missing; \(kind.rawValue) cannot make a host without it")
+      if text.isEmpty {
+        guard let example = kind.examples[key], keys.required.contains(key) else { continue }
+        throw section.error(
+          key, "is missing; \(kind.rawValue) cannot make a host without it: add \(key): \(example)")
       }
+      if let (wanted, isValid) = rule(for: key, of: kind), !isValid(text) {
+        throw section.error(key, "must be \(wanted)")
+      }
+      provider.settings[key] = text
     }
     for key in keys.lists {
       var list: [String] = []
-      try section.list(key, &list, "words") { !$0.isEmpty }
+      if key == "options" {
+        try section.list(key, &list, "words") { !$0.isEmpty }
+      } else {
+        try section.names(key, &list, "words")
+      }
       if !list.isEmpty { provider.lists[key] = list }
     }
-    let quotas = try section.section("quotas")
-    for region in quotas.givenKeys {
-      guard regions.contains(region) else {
-        throw quotas.error(region, "is none of its regions: \(regions.joined(separator: ", "))")
+    if kind == .ssh, provider.lists["hosts"] == nil {
+      throw section.error("hosts", "names no machine; add hosts: [ada, worker@babbage:2222]")
+    }
+    provider.quotas = try quotas(section.section("quotas"), regions: provider.regions)
+    let prices = try section.section("prices")
+    for flavor in prices.givenKeys { provider.prices[flavor] = try number(flavor, in: prices) }
+    if kind.isToldFlavors {
+      let flavors = try section.section("flavors")
+      for name in flavors.givenKeys {
+        let flavor = try flavor(name, of: provider, in: flavors)
+        for region in provider.regions {
+          provider.flavors.append(flavor)
+          provider.flavors[provider.flavors.count - 1].region = region
+        }
       }
-      let given = try quotas.section(region)
+    }
+    try section.finish()
+    return provider
+  }
+
+  private static func regions(
+    of kind: ProviderConfiguration.Kind, in section: ConfigurationSection
+  ) throws(ConfigurationError) -> [String] {
+    var regions: [String] = []
+    try section.names("regions", &regions, "names of regions, the default one first")
+    if !regions.isEmpty { return regions }
+    guard let example = kind.examples["regions"] else { return [kind.rawValue] }
+    throw section.error(
+      "regions", "names none; say in which regions to rent, the default one first: regions: [\(example)]")
+  }
+
+  private static func quotas(
+    _ section: ConfigurationSection, regions: [String]
+  ) throws(ConfigurationError) -> [String: ProviderConfiguration.Quota] {
+    var quotas: [String: ProviderConfiguration.Quota] = [:]
+    for region in section.givenKeys {
+      guard regions.contains(region) else {
+        throw section.error(region, "is none of its regions: \(regions.joined(separator: ", "))")
+      }
+      let given = try section.section(region)
+      try given.refuseOthers(than: ["cpu", "memory", "instances"])
       var quota = ProviderConfiguration.Quota()
       quota.cpu = try number("cpu", in: given)
       quota.memory = try number("memory", in: given)
@@ -75,30 +118,59 @@ extension Configuration {
         try given.integer("instances", &count, 0...1_000_000)
         quota.instances = count
       }
-      try given.finish()
-      provider.quotas[region] = quota
+      quotas[region] = quota
     }
-    let prices = try section.section("prices")
-    for flavor in prices.givenKeys { provider.prices[flavor] = try number(flavor, in: prices) }
-    let flavors = try section.section("flavors")
-    for flavor in flavors.givenKeys {
-      let given = try flavors.section(flavor)
-      for region in regions {
-        var gpus = 0
-        if given.givenKeys.contains("gpu_count") { try given.integer("gpu_count", &gpus, 0...1000) }
-        var gpu = ""
-        if given.givenKeys.contains("gpu") { try given.text("gpu", &gpu) }
-        provider.flavors.append(
-          Flavor(
-            provider: name, region: region, name: flavor, cpu: try number("cpu", in: given) ?? 1,
-            memory: try number("memory", in: given) ?? 1, disk: try number("disk", in: given) ?? 0, gpu: gpu,
-            gpuCount: gpus, gpuMemory: try number("gpu_memory", in: given) ?? 0,
-            price: try number("price", in: given) ?? 0))
+    return quotas
+  }
+
+  /// A configured flavor, without its region.
+  private static func flavor(
+    _ name: String, of provider: ProviderConfiguration, in section: ConfigurationSection
+  ) throws(ConfigurationError) -> Flavor {
+    let given = try section.section(name)
+    try given.refuseOthers(than: ["cpu", "memory", "disk", "gpu", "gpu_count", "gpu_memory", "price"])
+    func size(_ key: String) throws(ConfigurationError) -> Double {
+      guard given.givenKeys.contains(key) else {
+        throw given.error(
+          key, "is missing; a flavor has both cpu and memory (GB), such as {cpu: 2, memory: 4}")
       }
-      try given.finish()
+      let size = try number(key, in: given) ?? 0
+      guard size > 0 else { throw given.error(key, "must be a number above 0") }
+      return size
     }
-    try section.finish()
-    return provider
+    var gpus = 0
+    if given.givenKeys.contains("gpu_count") { try given.integer("gpu_count", &gpus, 0...1000) }
+    var gpu = ""
+    if given.givenKeys.contains("gpu") { try given.text("gpu", &gpu) }
+    let flavor = Flavor(
+      provider: provider.name, region: "", name: name, cpu: try size("cpu"), memory: try size("memory"),
+      disk: try number("disk", in: given) ?? 0, gpu: gpu, gpuCount: gpus,
+      gpuMemory: try number("gpu_memory", in: given) ?? 0,
+      price: try number("price", in: given) ?? provider.prices[name] ?? 0)
+    guard flavor.isSane else {
+      throw section.error(
+        name, "has a number that no host has; memory and disk are in GB, the price is an hour's")
+    }
+    return flavor
+  }
+
+  /// What a setting must be, where not every text will do.
+  private static func rule(
+    for key: String, of kind: ProviderConfiguration.Kind
+  ) -> (wanted: String, isValid: (String) -> Bool)? {
+    switch key {
+    case "market": ("spot, on-demand or both", { ["spot", "on-demand", "both"].contains($0) })
+    case "disk_gb": ("a whole number of GB, such as 50", { Int($0).map { $0 > 0 } ?? false })
+    case "spot_eviction":
+      ("a number of percent, from 0 to 100", { Double($0).map { (0...100).contains($0) } ?? false })
+    case "time" where kind == .slurm:
+      (
+        "a time as Slurm writes it, such as 90 (minutes), 8:00:00 (hours) or 1-00:00:00 (a day)",
+        { SlurmProvider.minutes($0) != nil || ["infinite", "unlimited"].contains($0.lowercased()) }
+      )
+    case "workers_per_job": ("a whole number from 1 on", { Int($0).map { $0 > 0 } ?? false })
+    default: nil
+    }
   }
 
   private static func number(
@@ -110,5 +182,37 @@ extension Configuration {
       Double($0).flatMap { $0.isFinite && $0 >= 0 ? $0 : nil }
     }
     return value
+  }
+}
+
+extension ProviderConfiguration.Kind {
+  /// Whether the configuration may say what flavors there are: no client does.
+  fileprivate var isToldFlavors: Bool { self == .local || self == .ssh || self == .slurm }
+
+  /// What to write instead of flavors.
+  fileprivate var choosesFlavorsBy: String {
+    switch self {
+    case .openstack: "those below prices are used"
+    case .exec: "its program lists them"
+    default: "choose among them by families: [a, b]"
+    }
+  }
+
+  /// What to write for a setting that is missing, `regions` among them where they must be said.
+  fileprivate var examples: [String: String] {
+    switch self {
+    case .local, .ssh, .slurm: [:]
+    case .aws:
+      ["regions": "eu-west-1", "image": "resolve:ssm:/aws/service/debian/release/12/latest/amd64"]
+    case .openstack: ["regions": "RegionOne", "image": "debian-12", "network": "private"]
+    case .azure:
+      ["regions": "westeurope", "resource_group": "scitq", "image": "Debian:debian-12:12-gen2:latest"]
+    case .gcp:
+      [
+        "regions": "europe-west1", "project": "my-project", "image_family": "debian-12",
+        "image_project": "debian-cloud",
+      ]
+    case .exec: ["program": "/opt/scitq/provider"]
+    }
   }
 }

@@ -1,5 +1,6 @@
 import Foundation
 import Logging
+import Scheduling
 import Testing
 import Transfer
 
@@ -53,8 +54,10 @@ struct ConfigurationTests {
       uncommented,
       environment: ["SCITQ_ADMIN_PASSWORD": "p", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "s"])
     #expect(full.server.name == "queue.example.org" && full.admin.password == "p")
-    #expect(full.providers.map(\.name) == ["aws.primary", "local.here"])
+    #expect(Set(full.providers.map(\.kind)) == Set(ProviderConfiguration.Kind.allCases))
+    #expect(full.providers.map(\.name).contains("aws.primary"))
     #expect(full.providers.first?.quotas["eu-west-1"]?.instances == 20)
+    #expect(full.providers.first { $0.kind == .gcp }?.prices["n2-standard-8/spot"] == 0.1)
     #expect(full.rclone["s3"]?.settings["secret_access_key"] == "s")
     #expect(full.rclone["archive"]?.settings["type"] == "sftp" && full.rclone["archive"]?.isReadOnly == true)
     #expect(
@@ -67,6 +70,26 @@ struct ConfigurationTests {
   func documentation() throws {
     let page = try String(contentsOf: Self.root.appending(path: "docs/configuration.md"), encoding: .utf8)
     for key in Configuration.keys { #expect(page.contains("`\(key)`"), "docs/configuration.md lacks \(key)") }
+  }
+
+  @Test("the page on providers tells of every kind and of all it is told, and its examples are understood")
+  func providersDocumentation() throws {
+    let page = try String(contentsOf: Self.root.appending(path: "docs/providers.md"), encoding: .utf8)
+    var sections: [String: Substring] = [:]
+    for section in page.split(separator: "\n## ") {
+      sections[String(section.prefix { $0.isLetter }).lowercased()] = section
+    }
+    for kind in ProviderConfiguration.Kind.allCases {
+      let section = try #require(sections[kind.rawValue], "docs/providers.md lacks \(kind.rawValue)")
+      let keys = ProviderConfiguration.keys(of: kind)
+      // It is read, and nothing is done by it.
+      for key in keys.required + keys.optional + keys.lists where key != "workers_per_job" {
+        #expect(section.contains("`\(key)`"), "docs/providers.md lacks \(key) of \(kind.rawValue)")
+      }
+    }
+    let examples = page.split(separator: "```").filter { $0.hasPrefix("yaml\n") }.map { $0.dropFirst(5) }
+    let kinds = try examples.flatMap { try Configuration.parse(String($0)).providers.map(\.kind) }
+    #expect(Set(kinds) == Set(ProviderConfiguration.Kind.allCases))
   }
 
   @Test("every value is taken over")
@@ -146,6 +169,18 @@ struct ConfigurationTests {
       ("logs: {max_log_bytes: 1G}", "logs.max_log_bytes", "1GiB or 500MB"),
       ("logs: {max_log_bytes: 1KB}", "logs.max_log_bytes", "at least 64KiB"),
       ("logs: {max_log_bytes: 99999999999TB}", "logs.max_log_bytes", "a size"),
+      ("server: {certificat: a.pem, private_key: b}", "server.certificat", "did you mean certificate?"),
+      ("public_archive: {reprot: a}", "public_archive.reprot", "did you mean report?"),
+      ("fleet: {idle_timeout: 0}", "fleet.idle_timeout", "at least 1s, such as"),
+      ("workers: {beat_interval: 1ms}", "workers.beat_interval", "at least 100ms, such as"),
+      ("fleet: {server_address: 'http://foo:1'}", "fleet.server_address", "HOST or HOST:PORT"),
+      ("fleet: {server_address: 'foo/bar'}", "fleet.server_address", "HOST or HOST:PORT"),
+      ("fleet: {server_address: 'foo:'}", "fleet.server_address", "HOST or HOST:PORT"),
+      ("fleet: {server_address: 'foo:70000'}", "fleet.server_address", "HOST or HOST:PORT"),
+      ("fleet: {server_address: '[::1]'}", "fleet.server_address", "HOST or HOST:PORT"),
+      ("fleet: {worker_binary: /none}\nproviders: {local: {a: {}}}", "fleet.worker_binary", "does not exist"),
+      ("fleet: {worker_binary: /tmp}\nproviders: {local: {a: {}}}", "fleet.worker_binary", "chmod +x"),
+      ("fleet: {worker_binary: /etc/passwd}\nproviders: {local: {a: {}}}", "fleet.worker_binary", "chmod +x"),
       ("rclone: {s3: {provider: AWS}}", "rclone.s3", "has no type"),
       ("rclone: {ftp: {type: ftp}}", "rclone.ftp", "scheme of its own"),
       ("rclone: {s3: {type: s3, users: alice}}", "rclone.s3.users", "must be a list"),
@@ -160,6 +195,141 @@ struct ConfigurationTests {
     let error = try #require(failure(text), "\(text) was taken")
     #expect(error.key == key)
     #expect(error.description.contains(part), "\(error)")
+  }
+
+  /// Each has the key that is wrong, or the section that lacks one, in its second line.
+  @Test(
+    "what a provider is wrongly told is refused, with its line and what would be right",
+    arguments: [
+      ("providers:\n  awss: {a: {}}", "providers.awss", "known: local, ssh, aws,"),
+      ("providers:\n  aws: {}", "providers.aws", "names no provider"),
+      ("providers: {local:\n  {A: {}}}", "providers.local.A", "lower-case"),
+      ("providers: {exec: {a:\n  {programme: /x}}}", "providers.exec.a.programme", "did you mean program?"),
+      ("providers: {exec:\n  {a: {}}}", "providers.exec.a.program", "add program: /opt/scitq/provider"),
+      (
+        "providers: {aws: {a: {image: b,\n  region: [c]}}}", "providers.aws.a.region", "did you mean regions?"
+      ),
+      ("providers: {aws:\n  {a: {image: b}}}", "providers.aws.a.regions", "regions: [eu-west-1]"),
+      ("providers: {gcp:\n  {a: {project: b}}}", "providers.gcp.a.regions", "regions: [europe-west1]"),
+      ("providers: {azure:\n  {a: {image: b}}}", "providers.azure.a.regions", "regions: [westeurope]"),
+      ("providers: {openstack:\n  {a: }}", "providers.openstack.a.regions", "regions: [RegionOne]"),
+      ("providers: {aws: {a:\n  {regions: []}}}", "providers.aws.a.regions", "names none"),
+      ("providers: {aws: {a:\n  {regions: [b, b]}}}", "providers.aws.a.regions", "names b twice"),
+      ("providers: {aws:\n  {a: {regions: [b]}}}", "providers.aws.a.image", "add image: resolve:ssm:"),
+      ("providers: {gcp:\n  {a: {regions: [b]}}}", "providers.gcp.a.project", "add project: my-project"),
+      (
+        "providers: {azure:\n  {a: {regions: [b]}}}", "providers.azure.a.resource_group",
+        "add resource_group: scitq"
+      ),
+      (
+        "providers: {openstack:\n  {a: {regions: [b], image: c}}}", "providers.openstack.a.network",
+        "add network: private"
+      ),
+      (
+        "providers: {aws: {a: {regions: [b], image: c,\n  market: sport}}}", "providers.aws.a.market",
+        "must be spot, on-demand or both"
+      ),
+      (
+        "providers: {gcp: {a: {regions: [b], project: c, image_family: d, image_project: e,\n  market: Spot}}}",
+        "providers.gcp.a.market", "must be spot, on-demand or both"
+      ),
+      (
+        "providers: {azure: {a: {regions: [b], resource_group: c, image: d,\n  market: true}}}",
+        "providers.azure.a.market", "must be spot, on-demand or both"
+      ),
+      (
+        "providers: {aws: {a: {regions: [b], image: c,\n  disk_gb: 10G}}}", "providers.aws.a.disk_gb",
+        "whole number of GB"
+      ),
+      (
+        "providers: {aws: {a: {regions: [b], image: c,\n  spot_eviction: 5%}}}",
+        "providers.aws.a.spot_eviction",
+        "from 0 to 100"
+      ),
+      (
+        "providers: {aws: {a: {regions: [b], image: c, quotas: {\n  d: {cpu: 1}}}}}",
+        "providers.aws.a.quotas.d", "none of its regions: b"
+      ),
+      (
+        "providers: {aws: {a: {regions: [b], image: c, quotas: {b:\n  {cpus: 3}}}}}",
+        "providers.aws.a.quotas.b.cpus", "did you mean cpu?"
+      ),
+      (
+        "providers: {aws: {a: {regions: [b], image: c, quotas: {b:\n  {size: 3}}}}}",
+        "providers.aws.a.quotas.b.size", "known here: cpu, memory, instances"
+      ),
+      (
+        "providers: {aws: {a: {regions: [b], image: c, prices: {\n  d: -1}}}}", "providers.aws.a.prices.d",
+        "a number from 0 on"
+      ),
+      (
+        "providers: {aws: {a: {regions: [b], image: c,\n  flavors: {d: {}}}}}", "providers.aws.a.flavors",
+        "families: [a, b]"
+      ),
+      ("providers: {exec: {a: {program: b,\n  flavors: {}}}}", "providers.exec.a.flavors", "its program"),
+      ("providers: {ssh:\n  {a: {}}}", "providers.ssh.a.hosts", "add hosts: [ada,"),
+      ("providers: {ssh: {a:\n  {hosts: []}}}", "providers.ssh.a.hosts", "add hosts: [ada,"),
+      ("providers: {ssh: {a:\n  {hosts: [b, c, b]}}}", "providers.ssh.a.hosts", "names b twice"),
+      ("providers: {slurm: {a:\n  {time: never}}}", "providers.slurm.a.time", "or 1-00:00:00 (a day)"),
+      ("providers: {slurm: {a:\n  {time: 8h}}}", "providers.slurm.a.time", "or 1-00:00:00 (a day)"),
+      (
+        "providers: {local: {a: {flavors: {b:\n  {cpu: 1, memory: 2, prise: 1}}}}}",
+        "providers.local.a.flavors.b.prise", "did you mean price?"
+      ),
+      (
+        "providers: {local: {a: {flavors: {b:\n  {cpu: 1, memory: 2, cost_per_hour: 1}}}}}",
+        "providers.local.a.flavors.b.cost_per_hour",
+        "known here: cpu, memory, disk, gpu, gpu_count, gpu_memory, price"
+      ),
+      (
+        "providers: {local: {a: {flavors:\n  {b: {memory: 2}}}}}", "providers.local.a.flavors.b.cpu",
+        "{cpu: 2, memory: 4}"
+      ),
+      (
+        "providers: {ssh: {a: {hosts: [c], flavors:\n  {b: {cpu: 2}}}}}", "providers.ssh.a.flavors.b.memory",
+        "{cpu: 2, memory: 4}"
+      ),
+      (
+        "providers: {slurm: {a: {flavors: {b: {memory: 2,\n  cpu: 0}}}}}", "providers.slurm.a.flavors.b.cpu",
+        "above 0"
+      ),
+      (
+        "providers: {local: {a: {flavors:\n  {b: {cpu: 1, memory: 1e9}}}}}", "providers.local.a.flavors.b",
+        "that no host has"
+      ),
+    ])
+  func wrongProviders(text: String, key: String, part: String) throws {
+    let error = try #require(failure(text), "\(text) was taken")
+    #expect(error.key == key && error.line == 2, "\(error)")
+    #expect(error.description.contains(part), "\(error)")
+    #expect(!error.description.contains("\n") && !error.description.hasSuffix("."), "\(error)")
+  }
+
+  @Test("what is right of a provider is taken over")
+  func providers() throws {
+    let configuration = try Configuration.parse(
+      """
+      fleet: {server_address: "[2001:db8::1]:50051", worker_binary: /bin/sh}
+      providers:
+        local: {here: {regions: [a, b], prices: {two: 0.5}, flavors: {one: {cpu: 1, memory: 2}, two: {cpu: 2, memory: 4}}}}
+        slurm: {some: {time: 8:00:00}, other: {time: UNLIMITED, options: [--exclusive, --exclusive]}}
+        aws: {a: {regions: [r], image: i, market: both, disk_gb: 50, spot_eviction: 7.5, quotas: {r: {instances: 0}}}}
+      """)
+    #expect(configuration.fleet.serverAddress == "[2001:db8::1]:50051")
+    let local = try #require(configuration.providers.first)
+    #expect(local.flavors.map(\.name) == ["one", "one", "two", "two"])
+    #expect(local.flavors.map(\.region) == ["a", "b", "a", "b"])
+    // Without a price it is free; one of the list counts where the flavor has none of its own.
+    #expect(local.flavors.map(\.price) == [0, 0, 0.5, 0.5])
+    #expect(configuration.providers.dropFirst().map { $0.settings["time"] } == ["8:00:00", "UNLIMITED", nil])
+    #expect(configuration.providers.last?.settings["disk_gb"] == "50")
+    #expect(configuration.providers.last?.quotas["r"]?.instances == 0)
+    for address in ["queue", "queue.example.org", "10.0.0.1:1", "a_b-c:65535"] {
+      let parsed = try Configuration.parse("fleet: {server_address: '\(address)'}")
+      #expect(parsed.fleet.serverAddress == address)
+    }
+    // Nobody is given it.
+    #expect(failure("fleet: {worker_binary: /none}") == nil)
   }
 
   @Test("variables come from the environment; a missing one is named, with its key")
@@ -229,5 +399,7 @@ struct ConfigurationTests {
     #expect(ByteSize.parse(text) == bytes)
     #expect(DurationText.parse("1d") == .seconds(86_400) && DurationText.parse("d") == nil)
     #expect(DurationText.parse("99999999999") == nil && DurationText.parse("1w") == nil)
+    #expect(
+      DurationText.format(.seconds(90)) == "90s" && DurationText.format(.milliseconds(1500)) == "1500ms")
   }
 }

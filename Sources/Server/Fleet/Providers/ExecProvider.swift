@@ -1,5 +1,7 @@
 import Foundation
+import Logging
 import Scheduling
+import Synchronization
 import SystemPackage
 
 /// A program of the operator's own that answers the four questions in JSON. `docs/providers.md` has the
@@ -12,6 +14,8 @@ struct ExecProvider: Provider {
   let keys: OwnKeys
   var environment: [String: String] = [:]
   var deadline: Duration = .seconds(300)
+  var logger = Logger(label: "scitq-server") { StreamLogHandler.standardError(label: $0) }
+  private let unpriced = Unpriced()
 
   init(_ configuration: ProviderConfiguration, server: String, folder: FilePath) {
     self.configuration = configuration
@@ -21,12 +25,16 @@ struct ExecProvider: Provider {
   func flavors(in region: String) async throws(ProviderError) -> [Flavor] {
     let answer = try await ask("flavors", Question(region: region), as: FlavorsAnswer.self)
     var flavors: [Flavor] = []
+    var withoutPrice: [String] = []
     for told in answer.flavors {
       guard !told.name.isEmpty, told.cpu > 0, told.memory > 0, (told.price ?? 0) >= 0 else {
         throw misunderstood("a flavor \(told.name.debugDescription) that is none")
       }
       // The recruiter buys by price: what has none cannot be compared.
-      guard let price = told.price ?? configuration.prices[told.name] else { continue }
+      guard let price = told.price ?? configuration.prices[told.name] else {
+        withoutPrice.append(told.name)
+        continue
+      }
       flavors.append(
         Flavor(
           provider: configuration.name, region: region, name: told.name, cpu: told.cpu, memory: told.memory,
@@ -34,6 +42,12 @@ struct ExecProvider: Provider {
           gpuCount: told.gpu_count ?? 0, gpuMemory: told.gpu_memory ?? 0,
           hasQuickDisks: told.quick_disks ?? false, isSpot: told.spot ?? false,
           eviction: told.eviction ?? 0, price: price))
+    }
+    let new = unpriced.notYetTold(of: withoutPrice)
+    if !new.isEmpty {
+      logger.warning(
+        "flavors without a price are not used; give them one below prices",
+        metadata: ["provider": "\(configuration.name)", "flavors": "\(new.joined(separator: ", "))"])
     }
     return flavors
   }
@@ -102,6 +116,15 @@ struct ExecProvider: Provider {
     do { return try JSONDecoder().decode(Answer.self, from: data) } catch {
       throw misunderstood(String(answer.text.prefix(200)).debugDescription)
     }
+  }
+}
+
+/// The flavors that were told of as having no price: they are asked for again and again, and once is enough.
+private final class Unpriced: Sendable {
+  private let told = Mutex<Set<String>>([])
+
+  func notYetTold(of names: [String]) -> [String] {
+    told.withLock { told in names.filter { told.insert($0).inserted } }
   }
 }
 
