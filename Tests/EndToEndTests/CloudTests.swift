@@ -31,12 +31,12 @@ struct CloudTests {
           "recruiter", "create", "--step-id", "1", "--filter", "cpu=2:eviction<=20", "--concurrency", "1",
           "--max-workers", "2", "--timeout", "0")
         _ = try await world.create(
-          commands: Array(repeating: "sleep 2", count: 6), "--step-id", "1", "--container", "bare")
+          commands: Array(repeating: "sleep 4", count: 12), "--step-id", "1", "--container", "bare")
         try await until("both hosts work", within: .seconds(120)) {
           let ours = try await world.rows([Worker].self, "worker", "list", "--json")
           return ours.count == 2 && ours.allSatisfy { $0.status == "running" }
         }
-        try await until("all have succeeded", within: .seconds(120)) { try await world.counts()["S"] == 6 }
+        try await until("all have succeeded", within: .seconds(120)) { try await world.counts()["S"] == 12 }
         // What hosts say while they boot is what people see of it.
         for phase in ["booted", "fetched", "joining"] {
           let said = try await world.sql(
@@ -54,7 +54,7 @@ struct CloudTests {
         try cloud.takeBack(host)
         try await until("the worker has ended its task, and has left", within: .seconds(60)) {
           let state = try await cloud.state(of: host)
-          return try await world.counts()["S"] == 7 && state == "terminated"
+          return try await world.counts()["S"] == 13 && state == "terminated"
         }
         #expect(try await world.sql("SELECT max(attempt) FROM task") == "1")
 
@@ -147,7 +147,7 @@ private struct Cloud {
     """
     fleet:
       server_address: \(ready.address)
-      idle_timeout: 20s
+      idle_timeout: 100s
       reconcile_interval: 1s
       orphan_grace: 2s
     providers:

@@ -57,7 +57,7 @@ package struct ProviderConfiguration: Sendable, Equatable {
     case .local: Keys(optional: ["store"])
     case .ssh: Keys(optional: ["user", "identity_file", "folder"], lists: ["hosts", "options"])
     case .aws:
-      // market: spot, on-demand or both. pricing: ask for prices on demand too.
+      // market: spot, on-demand or both.
       Keys(
         required: ["image"],
         optional: [
