@@ -191,7 +191,7 @@ let package = Package(
       exclude: [
         "Store/schema1.sql", "Store/schema2.sql", "Fleet/ec2_front.py", "Fleet/gce.py",
         "Fleet/openstack_standin.py",
-        "Fleet/azure_standin.py", "Fleet/boot_server.py", "Fleet/slurm_world.sh",
+        "Fleet/azure_standin.py", "Fleet/boot_server.py", "Fleet/slurm_world.sh", "Fleet/ssh_machine.sh",
       ],
       swiftSettings: settings),
     .testTarget(

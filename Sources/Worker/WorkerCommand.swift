@@ -150,7 +150,7 @@ struct WorkerCommand: AsyncParsableCommand {
     let agent = Agent(
       Agent.Setup(
         store: paths, identity: identity, engines: engines, transfer: transfer, journal: journal,
-        enrolment: enrolment, logger: logger, eviction: eviction
+        enrolment: enrolment, logger: logger, eviction: eviction, isBatchJob: job.isPresent
       ) { hello, onPush async throws(CallError) in
         let trust = try await enrolment.trust(address, certificateFile: certificateFile)
         return try await Connection.open(to: address, trust: trust, hello: hello, onPush: onPush)

@@ -69,7 +69,9 @@ struct FleetTests {
     }
   }
 
-  @Test("a local worker that is killed leaves neither its command nor its folder, and its task is done by another")
+  @Test(
+    "a local worker that is killed leaves neither its command nor its folder, and its task is done by another"
+  )
   func killedLocally() async throws {
     try await World.server().configured(Self.local).run { world in
       try await flow(world, steps: "a")
@@ -77,7 +79,8 @@ struct FleetTests {
         try await world.scitq("flavor", "list", "--quiet").text.split(separator: "\n").count == 2
       }
       try await world.scitq(
-        "recruiter", "create", "--step-id", "1", "--filter", "cpu=2", "--concurrency", "1", "--max-workers", "1",
+        "recruiter", "create", "--step-id", "1", "--filter", "cpu=2", "--concurrency", "1", "--max-workers",
+        "1",
         "--timeout", "0")
       let task = try await world.create(
         "--step-id", "1", "--container", "bare", "--shell", "sh", "--retry", "1", "--command",

@@ -99,6 +99,23 @@ final class Program: Sendable {
     await ended()
   }
 
+  /// Runs a program of PATH to its end, which must be a success. What it said.
+  @discardableResult
+  static func run(
+    _ arguments: [String], environment: [String: String] = [:], within deadline: Duration = .seconds(60)
+  ) async throws -> String {
+    let log = FileManager.default.temporaryDirectory.appending(path: "program-\(UUID().uuidString)")
+    defer { try? FileManager.default.removeItem(at: log) }
+    let program = try Program(
+      arguments[0], try Tools.onPath(arguments[0]), Array(arguments.dropFirst()),
+      environment: ProcessInfo.processInfo.environment.merging(environment) { _, new in new }, out: log,
+      err: log)
+    let status = await program.ended(within: deadline)
+    let said = (try? String(contentsOf: log, encoding: .utf8)) ?? ""
+    guard status == 0 else { throw Trouble("\(arguments.joined(separator: " ")) → \(status): \(said)") }
+    return said
+  }
+
   private static func spawn(
     _ path: String, _ arguments: [String], environment: [String: String], input: String, out: String,
     err: String
@@ -112,7 +129,11 @@ final class Program: Sendable {
     var attributes = posix_spawnattr_t()
     posix_spawnattr_init(&attributes)
     defer { posix_spawnattr_destroy(&attributes) }
-    posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETPGROUP))
+    // The threads of the tests hold signals back, which daemons that are started here are not to do.
+    var none = sigset_t()
+    sigemptyset(&none)
+    posix_spawnattr_setsigmask(&attributes, &none)
+    posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK))
     var argv: [UnsafeMutablePointer<CChar>?] = ([path] + arguments).map { strdup($0) } + [nil]
     var envp: [UnsafeMutablePointer<CChar>?] = environment.map { strdup("\($0.key)=\($0.value)") } + [nil]
     defer { for pointer in argv + envp { free(pointer) } }

@@ -32,6 +32,9 @@ enum Tools {
     ProcessInfo.processInfo.environment["SCITQ_RCLONE"].map { URL(filePath: $0) }
     ?? (try? onPath("rclone")) ?? URL(filePath: "/usr/bin/rclone")
 
+  /// Whether all of these are there to be run.
+  static func has(_ names: String...) -> Bool { names.allSatisfy { (try? onPath($0)) != nil } }
+
   static func onPath(_ name: String) throws -> URL {
     let path = ProcessInfo.processInfo.environment["PATH"] ?? "/usr/bin:/bin"
     for folder in path.split(separator: ":") {

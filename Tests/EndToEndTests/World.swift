@@ -73,6 +73,7 @@ actor World {
       try await body(world)
     } catch {
       await world.showLogs()
+      await world.showEvents()
       await world.end()
       throw error
     }
@@ -206,12 +207,8 @@ actor World {
     disks.insert(worker)
   }
 
-  private func run(_ name: String, _ arguments: String...) async throws {
-    let log = scratch("run")
-    let program = try Program(
-      name, try Tools.onPath(name), arguments, environment: baseEnvironment, out: log, err: log)
-    let status = await program.ended()
-    try #require(status == 0, "\(name): \((try? String(contentsOf: log, encoding: .utf8)) ?? "")")
+  private func run(_ arguments: String...) async throws {
+    try await Program.run(arguments, environment: baseEnvironment)
   }
 
   struct WorkerRow: Decodable {
@@ -421,6 +418,15 @@ actor World {
     for name in ["server"] + plan.workers.map(\.name) {
       print("── \(name) ──\n\(said(name).suffix(6_000))")
     }
+  }
+
+  private func showEvents() async {
+    let events = try? await sql(
+      """
+      SELECT time(at / 1000000, 'unixepoch'), object, first_id, from_status, to_status, worker_id, reason
+      FROM event ORDER BY sequence DESC LIMIT 100
+      """)
+    if let events { print("── the last events, the newest first ──\n\(events)") }
   }
 
   // MARK: - The end

@@ -336,6 +336,49 @@ import Transfer
     }
   }
 
+  @Test("a worker whose host was returned ends well: its ticket is no way back")
+  func returned() async throws {
+    try await withFolder { folder in
+      let server = FakeServer()
+      let world = try World(folder, server, ScriptedEngine(), token: "ticket")
+      let running = Task { await world.agent.run() }
+      try await eventually("connected") { server.state.withLock { $0.beats > 0 } }
+      server.state.withLock { $0.isDeleted = true }
+      server.cut()
+      #expect(await world.agent.waitForEnding() == .left)
+      _ = await running.value
+      await world.journal.close()
+    }
+  }
+
+  @Test(
+    "a command that ends by SIGTERM with its batch job is lost, and one that ends so by itself has failed")
+  func batchJob() async throws {
+    try await withFolder { folder in
+      let server = FakeServer(concurrency: 2)
+      let engine = ProcessEngine(store: folder.appending("store"), executable: Bench.worker)
+      let world = try World(folder, server, engine, isBatchJob: true)
+      let running = Task { await world.agent.run() }
+      try await eventually("connected") { server.state.withLock { $0.beats > 0 } }
+      server.order(1, "sh -c 'kill -TERM $$'")
+      try await eventually("F") { server.letters(1).hasSuffix("F") }
+      #expect(server.last(1).reason == "signal")
+      let gate = folder.appending("gate")
+      for (task, end) in [(2, "kill -TERM $$"), (3, "exit 3")] as [(Int64, String)] {
+        server.order(task, "sh -c 'until [ -e \(gate) ]; do sleep 0.05; done; \(end)'")
+      }
+      try await eventually("R") { server.letters(2) == "CR" && server.letters(3) == "CR" }
+      await world.agent.drain()
+      try FileDescriptor.open(gate, .writeOnly, options: .create, permissions: .ownerReadWrite).close()
+      try await eventually("F") { server.letters(2).hasSuffix("F") && server.letters(3).hasSuffix("F") }
+      #expect(server.last(2).reason == "worker-lost" && server.last(2).exitCode == 143)
+      #expect(server.last(3).reason == "exit-code")
+      #expect(await world.agent.waitForEnding() == .left)
+      _ = await running.value
+      await world.journal.close()
+    }
+  }
+
   @Test("an option that the server does not allow is refused, and a container without an engine")
   func refused() async throws {
     try await withFolder { folder in

@@ -19,7 +19,7 @@ struct World {
 
   init(
     _ folder: FilePath, _ server: FakeServer, _ engine: any ExecutionEngine, token: String? = "join",
-    eviction: EvictionWatch? = nil, endsAt: Int64 = 0
+    eviction: EvictionWatch? = nil, endsAt: Int64 = 0, isBatchJob: Bool = false
   ) throws {
     self.folder = folder
     self.server = server
@@ -37,7 +37,7 @@ struct World {
         engines: Engines(container: nil, process: engine, names: ["bare"]),
         transfer: Transfer(remotes: Remotes([:]), directory: store.transfer, logger: quiet), journal: journal,
         enrolment: try Enrolment(store: store, token: token), logger: quiet, eviction: eviction,
-        connect: server.connector))
+        isBatchJob: isBatchJob, connect: server.connector))
   }
 }
 

@@ -130,7 +130,10 @@ private func azureNotice(_ type: String, _ names: String..., notBefore: String =
     func job(_ more: [String: String]) -> BatchJob {
       BatchJob(environment: more.merging(["SLURM_JOB_ID": "42"]) { $1 })
     }
-    #expect(job([:]) == BatchJob(environment: [:]))
+    var untold = BatchJob(environment: [:])
+    #expect(!untold.isPresent)
+    untold.isPresent = true
+    #expect(job([:]) == untold)
     let whole = job([
       "SLURM_CPUS_ON_NODE": "8", "SLURM_CPUS_PER_TASK": "4", "SLURM_MEM_PER_NODE": "16384",
       "SLURM_MEM_PER_CPU": "100", "SLURM_JOB_END_TIME": "1900000000",
@@ -146,7 +149,7 @@ private func azureNotice(_ type: String, _ names: String..., notBefore: String =
       "SLURM_CPUS_ON_NODE": "4(x2)", "SLURM_MEM_PER_NODE": "9223372036854775807",
       "SLURM_JOB_END_TIME": "9223372036854775807",
     ])
-    #expect(odd == BatchJob(environment: [:]))
+    #expect(odd == untold)
     let outside = BatchJob(environment: ["SLURM_CPUS_ON_NODE": "8", "SLURM_JOB_END_TIME": "1900000000"])
     #expect(outside.cpu == nil)
     #expect(outside.endsAt == 1_900_000_000_000_000)

@@ -168,7 +168,6 @@ extension Configuration {
         "a time as Slurm writes it, such as 90 (minutes), 8:00:00 (hours) or 1-00:00:00 (a day)",
         { SlurmProvider.minutes($0) != nil || ["infinite", "unlimited"].contains($0.lowercased()) }
       )
-    case "workers_per_job": ("a whole number from 1 on", { Int($0).map { $0 > 0 } ?? false })
     default: nil
     }
   }

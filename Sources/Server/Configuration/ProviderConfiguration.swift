@@ -44,6 +44,14 @@ package struct ProviderConfiguration: Sendable, Equatable {
     self.regions = regions
   }
 
+  /// How much of a host's time there is for tasks, with a minute for its start taken off; nil: it has no end.
+  var secondsForTasks: Int32? {
+    guard kind == .slurm, let time = settings["time"], let minutes = SlurmProvider.minutes(time) else {
+      return nil
+    }
+    return Int32(clamping: Int64(max(0, minutes * 60 - 60)))
+  }
+
   /// What a kind of provider is told, beside regions, quotas and prices.
   struct Keys {
     var required: [String] = []
@@ -86,7 +94,7 @@ package struct ProviderConfiguration: Sendable, Equatable {
         lists: ["families"])
     case .slurm:
       Keys(
-        optional: ["partition", "account", "qos", "time", "folder", "workers_per_job"], lists: ["options"])
+        optional: ["partition", "account", "qos", "time", "folder"], lists: ["options"])
     case .exec: Keys(required: ["program"])
     }
   }

@@ -42,6 +42,11 @@ extension Engine {
                 "the store of this worker is that of worker \(known.name); an image for hosts must not hold the folder of one"
               )))
         }
+        // A job that begins again has a new store, which counts its reports from one.
+        if own.storeID != identity.storeID, acknowledged[own.id] != nil {
+          acknowledged[own.id] = 0
+          batch.acknowledged[own.id] = 0
+        }
         own.storeID = identity.storeID
         row = own
         batch.event(worker: row.id, "joined")
@@ -63,7 +68,7 @@ extension Engine {
       row.prefetch = Int32(clamping: identity.prefetch)
     }
     if row.instance == nil { row.permanent = identity.permanent }
-    row.endsAt = identity.endsAt == 0 ? nil : identity.endsAt
+    row.endsAt = identity.endsAt == 0 ? fleet.instance(of: row)?.endsAt : identity.endsAt
     row.host = identity.host
     row.hostname = identity.hostname
     row.software = software
@@ -71,6 +76,7 @@ extension Engine {
     row.lastBeatAt = batch.now
     save(row)
     ready[row.id] = nil
+    fleet.leaving.remove(row.id)
     cluster.set(entry(row, isConnected: false))
     batch.event(worker: row.id, "connected")
     welcome.workerID = row.id.rawValue

@@ -97,10 +97,15 @@ extension Engine {
       for report in reports where report.status == "F" || report.status == "X" {
         wanted.cloned.insert(TaskID(report.taskID))
       }
-    case .fleet(.seen, _):
+    case .fleet(.seen(_, let found, let time, let queues), _):
       // Of hosts that their provider did not know the last time: if it does not again, what they had is lost.
       for id in fleet.missing.keys {
         if let worker = fleet.instances[id]?.worker { wanted.cloned.formUnion(cluster.tasks(on: worker)) }
+      }
+      // And of jobs that were put back into their queue.
+      let waiting = queues ? Set(found.filter { $0.state == .pending }.map(\.key)) : []
+      for row in fleet.instances.values where waiting.contains(row.key) && wasPutBack(row, at: time) {
+        wanted.cloned.formUnion(cluster.tasks(on: row.worker))
       }
     case .deleteWorkers(let ids, _, _, _):
       for id in ids { wanted.cloned.formUnion(cluster.tasks(on: id)) }

@@ -69,7 +69,10 @@ extension Engine {
       guard let instance = fleet.instance(of: row), !instance.isUnwanted else { continue }
       if row.status == .lost, batch.now - row.lastBeatAt > patience.idleTimeout.microseconds {
         returnHost(of: row.id, because: "it was lost and has not come back", by: nil)
-      } else if fleet.leaving.contains(row.id), ready[row.id] == nil, cluster.tasks(on: row.id).isEmpty {
+      } else if fleet.leaving.contains(row.id), ready[row.id] == nil, cluster.tasks(on: row.id).isEmpty,
+        // A job ends with its worker, unless it was put back into its queue and comes again.
+        !isQueued(instance)
+      {
         returnHost(of: row.id, because: "it has left", by: nil)
       } else if row.wish == .quarantine, cluster.tasks(on: row.id).isEmpty {
         returnHost(of: row.id, because: row.wishReason ?? "it is quarantined", by: nil)
@@ -112,6 +115,7 @@ extension Engine {
   /// What recruitment is decided by.
   func snapshot(at now: Int64) -> FleetSnapshot {
     var snapshot = FleetSnapshot(now: now)
+    let providers = Dictionary(uniqueKeysWithValues: configuration.providers.map { ($0.name, $0) })
     snapshot.patience = Patience(
       idle: configuration.fleet.idleTimeout.microseconds,
       newcomer: configuration.fleet.newWorkerIdleTimeout.microseconds)
@@ -121,7 +125,7 @@ extension Engine {
       guard row.step != nil || flavor != nil else { continue }
       var capacity = row.capacity(at: now)
       if row.status == .deploying, let flavor {
-        capacity = flavor.offer(isDefaultRegion: false, now: now).capacity
+        capacity = offer(flavor, of: providers[flavor.flavor.provider], at: now).capacity
       }
       let instance = fleet.instance(of: row)
       snapshot.workers.append(
@@ -153,16 +157,21 @@ extension Engine {
         maximumWorkers: workflow.maximumWorkers > 0 ? Int(workflow.maximumWorkers) : nil,
         isSpent: workflow.maximumCost.map { cost(of: workflow.id, at: now) >= $0 } ?? false)
     }
-    var isDefault: [Region: Bool] = [:]
-    for provider in configuration.providers {
-      for name in provider.regions {
-        isDefault[Region(provider: provider.name, name: name)] = name == provider.regions.first
-      }
-    }
-    snapshot.offers = fleet.flavors.values.filter { !$0.isGone }.sorted { $0.id < $1.id }
-      .compactMap { row in isDefault[row.region].map { row.offer(isDefaultRegion: $0, now: now) } }
+    snapshot.offers = fleet.flavors.values.filter { row in
+      !row.isGone && providers[row.flavor.provider]?.regions.contains(row.flavor.region) == true
+    }.sorted { $0.id < $1.id }.map { offer($0, of: providers[$0.flavor.provider], at: now) }
     snapshot.regions = bounds(at: now)
     return snapshot
+  }
+
+  /// What a flavor looks like to whoever buys. A host whose time is known before it starts is not bought for
+  /// tasks that take longer: it would stand idle, and another would be bought in its place.
+  private func offer(_ row: FlavorRow, of provider: ProviderConfiguration?, at now: Int64) -> Offer {
+    var offer = row.offer(isDefaultRegion: provider?.regions.first == row.flavor.region, now: now)
+    if let seconds = provider?.secondsForTasks {
+      offer.capacity.seconds = min(offer.capacity.seconds, seconds)
+    }
+    return offer
   }
 
   /// What a user's limits still let run: nothing is bought, and nothing kept, for tasks that may not begin.

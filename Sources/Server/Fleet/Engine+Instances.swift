@@ -89,7 +89,10 @@ extension Engine {
     case .flavors(let region, let flavors): refresh(region, flavors)
     case .troubled(let region, let error):
       var row = fleet.regions[region] ?? RegionRow(region)
+      // Nothing is asked for there meanwhile anyway: that it is still silent says nothing new.
+      guard (row.blockedUntil ?? 0) <= batch.now else { break }
       trouble(&row, error)
+      fleet.silent.insert(region)
     case .progress(let id, let phase, let words):
       guard let row = fleet.instances[id] else { break }
       batch.event(worker: row.worker, phase, reason: words)
@@ -127,6 +130,7 @@ extension Engine {
     }
     let now = batch.now
     fleet.trusted.remove(flavor.region)
+    fleet.silent.remove(flavor.region)
     var region = fleet.regions[flavor.region] ?? RegionRow(flavor.region)
     func waiting(_ matches: (FlavorRow) -> Bool) -> [InstanceRow] {
       fleet.instances.values.filter {
@@ -215,12 +219,13 @@ extension Engine {
   }
 
   /// It answers. That it does what it is asked is known only when it has made a host: what was learned from a refusal
-  /// holds for its time.
+  /// holds for its time. What was learned from its silence is over with it.
   private func relieve(_ region: Region, byHost: Bool = false) {
+    let isOver = fleet.silent.remove(region) != nil || byHost
     guard var row = fleet.regions[region], row.failures > 0 || row.problem != nil else { return }
     let blocked = row.blockedUntil ?? 0
-    guard byHost || blocked <= batch.now && row.problem != nil else { return }
-    if byHost || blocked + 3_600_000_000 <= batch.now { row.failures = 0 }
+    guard isOver || blocked <= batch.now && row.problem != nil else { return }
+    if isOver || blocked + 3_600_000_000 <= batch.now { row.failures = 0 }
     row.problem = nil
     row.blockedUntil = nil
     save(row)
@@ -277,6 +282,7 @@ extension Engine {
         continue
       }
       fleet.missing[row.id] = nil
+      if queues, host.state == .pending, wasPutBack(row, at: time) { putBack(&row, known) }
       update(&row, with: host, queues: queues)
     }
     return found.filter { !keys.contains($0.key) }
@@ -302,6 +308,35 @@ extension Engine {
     }
   }
 
+  /// Whether a host that waits in its queue had come already. Of a worker that was heard of since the list
+  /// was asked for, or is there, the list is too old to tell.
+  func wasPutBack(_ row: InstanceRow, at time: Int64) -> Bool {
+    guard row.joinedAt != nil, !row.isUnwanted, let worker = workers[row.worker] else { return false }
+    return ready[worker.id] == nil && worker.lastBeatAt < time
+  }
+
+  /// The cluster has ended the job and will start it anew: what it ran is lost, and it is once more a host on
+  /// its way, so that nobody buys another in its place.
+  private func putBack(_ row: inout InstanceRow, _ known: Known) {
+    guard var worker = workers[row.worker] else { return }
+    for task in cluster.tasks(on: worker.id) {
+      lose(task, because: "the job of worker \(worker.name) was put back into its queue", known)
+    }
+    guard cluster.tasks(on: worker.id).isEmpty else { return }
+    closeUse(of: row)
+    row.joinedAt = nil
+    row.deployedAt = batch.now
+    row.endsAt = nil
+    save(row)
+    registry.endLease(worker.id)
+    fleet.leaving.remove(worker.id)
+    fleet.idleSince[worker.id] = nil
+    worker.status = .deploying
+    worker.endsAt = nil
+    set(worker)
+    batch.event(worker: worker.id, "put back", reason: "its job waits in its queue again")
+  }
+
   private func update(_ row: inout InstanceRow, with host: Instance, queues: Bool) {
     let before = row
     let worker = workers[row.worker]
@@ -322,7 +357,8 @@ extension Engine {
     {
       save(row)
     }
-    guard row.isSuspended != before.isSuspended, let worker else { return }
+    if row.endsAt != before.endsAt, let worker { set(worker) }
+    guard row.isSuspended != before.isSuspended, let worker = workers[row.worker] else { return }
     batch.event(worker: worker.id, row.isSuspended ? "suspended by its provider" : "resumed by its provider")
     if !row.isSuspended { registry.grantLease(worker.id) }
     set(worker)
@@ -392,7 +428,7 @@ extension Engine {
     return workers[instance.worker]
   }
 
-  private func isQueued(_ instance: InstanceRow) -> Bool {
+  func isQueued(_ instance: InstanceRow) -> Bool {
     guard let provider = fleet.flavor(of: instance)?.flavor.provider else { return false }
     return configuration.providers.first { $0.name == provider }?.kind.queues == true
   }

@@ -257,7 +257,11 @@ struct Fleet: Service {
         failures += 1
         await tell(.troubled(region, error))
       }
-      let pause = failures == 0 ? interval : max(interval, .seconds(60 << Int64(min(failures - 1, 4))))
+      // A queue that does not answer is asked as often as ever: which pilots stand still has to be known
+      // within a lease, and after an outage first of all.
+      let pause =
+        failures == 0 || kind.queues
+        ? interval : max(interval, .seconds(60 << Int64(min(failures - 1, 4))))
       try? await Task.sleep(for: pause)
     }
   }

@@ -34,6 +34,8 @@ struct FleetState: Sendable {
   var proven: Set<Region> = []
   /// When hosts of a region ended: for some minutes more their provider counts them.
   var ends: [Region: [Int64]] = [:]
+  /// Those that did not answer when they were asked what there is, and have refused nothing since.
+  var silent: Set<Region> = []
 
   struct Use: Sendable {
     var workflow: WorkflowID?

@@ -156,7 +156,7 @@ extension Agent {
     do {
       let exit = try await exit(attempt, engine)
       attempt.isQuiet = !exit.leftProcesses
-      verdict = Verdict(exit)
+      verdict = await self.verdict(on: exit, of: attempt)
     } catch {
       verdict = Verdict(status: .uploadingFailed, reason: error.reason, message: error.message)
     }

@@ -78,6 +78,7 @@ extension Agent {
       if wasConnected {
         // The same server took this credential before: the worker was deleted, and its tasks with it.
         await giveUpWhatRuns()
+        wasDeleted = true
       }
       if attempts.isEmpty, enrolment.joinToken != nil {
         enrolment.dropCredential()
@@ -85,6 +86,10 @@ extension Agent {
       }
       let held = attempts.isEmpty ? "" : "; \(attempts.count) attempts are still held in \(setup.store.root)"
       end(.refused("the server no longer knows this worker (\(error.message))\(held)"))
+      return true
+    // With the ticket of a rented host there is no coming back: that is how the host is returned.
+    case .unauthenticated where wasDeleted && attempts.isEmpty:
+      end(.left)
       return true
     case .unauthenticated, .forbidden:
       end(.refused("the server refuses this worker: \(error.message)"))

@@ -24,10 +24,13 @@ package actor Agent {
     package var connect: Connector
     /// Nil: nobody tells this host that it is taken back.
     package var eviction: EvictionWatch?
+    /// A cluster's queue started this process, and may end it and all that it has started.
+    package var isBatchJob: Bool
 
     package init(
       store: StorePaths, identity: WireWorkerIdentity, engines: Engines, transfer: Transfer, journal: Journal,
-      enrolment: Enrolment, logger: Logger, eviction: EvictionWatch? = nil, connect: @escaping Connector
+      enrolment: Enrolment, logger: Logger, eviction: EvictionWatch? = nil, isBatchJob: Bool = false,
+      connect: @escaping Connector
     ) {
       self.store = store
       self.identity = identity
@@ -37,6 +40,7 @@ package actor Agent {
       self.enrolment = enrolment
       self.logger = logger
       self.eviction = eviction
+      self.isBatchJob = isBatchJob
       self.connect = connect
     }
   }
@@ -88,6 +92,8 @@ package actor Agent {
   /// The last figures of the host that were sampled.
   var lastStats: WireHostStats?
   var wasReconciled = false
+  /// The server has deleted this worker since it was connected.
+  var wasDeleted = false
   /// Woken when draining has come to its end, and when it begins.
   var drainChanged: Wakeup?
   var ending: Ending?

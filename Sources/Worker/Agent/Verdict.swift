@@ -12,6 +12,28 @@ extension Agent.Stop {
   }
 }
 
+extension Agent {
+  /// What an exit comes to.
+  ///
+  /// Where a batch job is ended, put back into its queue or out of time, all of its processes get SIGTERM: a
+  /// command that ends by it has done nothing wrong, and begins elsewhere. This agent gets it too, perhaps a
+  /// moment later.
+  func verdict(on exit: Exit, of attempt: Attempt) async -> Verdict {
+    let verdict = Verdict(exit)
+    guard setup.isBatchJob, exit.wasTerminated, attempt.revocation == nil else { return verdict }
+    if !isDraining { try? await Task.sleep(for: .seconds(1)) }
+    guard isDraining, attempt.revocation == nil else { return verdict }
+    return Verdict(
+      status: .uploadingFailed, reason: .workerLost, message: "the batch job of its worker was ended",
+      exitCode: exit.code)
+  }
+}
+
+extension Exit {
+  /// By SIGTERM, as the command's own shell may have it; out of memory it was not.
+  fileprivate var wasTerminated: Bool { !outOfMemory && (signal == 15 || signal == nil && code == 128 + 15) }
+}
+
 extension Agent.Verdict {
   init(_ exit: Exit) {
     if exit.outOfMemory {

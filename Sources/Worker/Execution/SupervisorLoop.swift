@@ -3,6 +3,8 @@ import ScitqProtocol
 
 /// Where the handler of SIGCHLD leaves a byte for the loop. Written once, before the handler is set.
 nonisolated(unsafe) private var childEnded: Int32 = -1
+/// Whether SIGTERM has come.
+nonisolated(unsafe) private var wasToldToEnd = false
 
 /// The supervisor's one thread: each turn reads what is there, reaps, and writes what there is to say in one piece
 /// per engine.
@@ -46,6 +48,15 @@ struct SupervisorLoop {
     }
     action.sa_flags = SA_NOCLDSTOP | SA_RESTART
     sigaction(SIGCHLD, &action, nil)
+    // Who ends a batch job tells all of its processes. How the commands end by it is still to be told.
+    action.__sigaction_handler.sa_handler = { _ in
+      let saved = errno
+      wasToldToEnd = true
+      var byte: UInt8 = 0
+      _ = write(childEnded, &byte, 1)
+      errno = saved
+    }
+    sigaction(SIGTERM, &action, nil)
 
     var polled: [pollfd] = []
     var pipes: [SupervisedAttempt] = []
@@ -71,6 +82,7 @@ struct SupervisorLoop {
           pipes.append(attempt)
         }
       }
+      if wasToldToEnd, attempts.isEmpty { return }
       if engines.isEmpty, attempts.isEmpty {
         if Self.now() - idleSince >= Self.idleLimit { return }
       } else {

@@ -2,6 +2,8 @@
 ///
 /// A job has a part of its node: to offer the whole of it would have tasks killed that the node had room for.
 package struct BatchJob: Sendable, Hashable {
+  /// Whether this process is in one.
+  package var isPresent = false
   /// Nil: not told; also outside a job.
   package var cpu: Double?
   package var memoryBytes: Int64?
@@ -18,6 +20,7 @@ package struct BatchJob: Sendable, Hashable {
       return overflow ? nil : microseconds
     }
     guard environment["SLURM_JOB_ID"].map({ !$0.isEmpty }) == true else { return }
+    isPresent = true
     let cpus = number("SLURM_CPUS_ON_NODE") ?? number("SLURM_CPUS_PER_TASK")
     cpu = cpus.map(Double.init)
     // Slurm's MB are 2^20 bytes; 0, as the number of a node, is all of its memory.

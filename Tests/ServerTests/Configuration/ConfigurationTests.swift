@@ -83,7 +83,7 @@ struct ConfigurationTests {
       let section = try #require(sections[kind.rawValue], "docs/providers.md lacks \(kind.rawValue)")
       let keys = ProviderConfiguration.keys(of: kind)
       // It is read, and nothing is done by it.
-      for key in keys.required + keys.optional + keys.lists where key != "workers_per_job" {
+      for key in keys.required + keys.optional + keys.lists {
         #expect(section.contains("`\(key)`"), "docs/providers.md lacks \(key) of \(kind.rawValue)")
       }
     }

@@ -39,10 +39,7 @@ struct SSHProviderTests {
       self.world = world
       ssh = world.folder.appending("ssh")
       folder = world.folder.appending("var/it's here")
-      for path in [ssh, folder.removingLastComponent()] {
-        try FileManager.default.createDirectory(atPath: path.string, withIntermediateDirectories: true)
-      }
-      try FileManager.default.createDirectory(atPath: "/run/sshd", withIntermediateDirectories: true)
+      try FileManager.default.createDirectory(atPath: ssh.string, withIntermediateDirectories: true)
       try await HostWorld.call(
         "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", ssh.appending("key").string)
       try await HostWorld.call(
@@ -50,10 +47,6 @@ struct SSHProviderTests {
       for index in 0..<3 {
         // Below the ports that the system hands out to others meanwhile.
         hosts.append("root@127.0.0.1:\(Int.random(in: 10_000..<32_000))")
-        let key = ssh.appending("host\(index)").string
-        try await HostWorld.call("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key)
-        try FileManager.default.createDirectory(
-          atPath: disk(index).string, withIntermediateDirectories: true)
         servers.append(try await start(index))
       }
       for index in 0..<3 { try await answers(index) }
@@ -67,23 +60,14 @@ struct SSHProviderTests {
 
     func start(_ index: Int) async throws -> Background {
       let port = SSHProvider.parts(of: hosts[index]).port ?? ""
-      let options = [
-        "ListenAddress=127.0.0.1", "Port=\(port)", "HostKey=\(ssh.appending("host\(index)"))", "PidFile=none",
-        "AuthorizedKeysFile=\(ssh.appending("key.pub"))", "UsePAM=no", "StrictModes=no",
-        "PermitRootLogin=yes",
-        "PasswordAuthentication=no", "KbdInteractiveAuthentication=no",
-      ]
       // The third machine is smaller.
       let cpus = index == 2 ? "0" : "0-\(ProcessInfo.processInfo.processorCount - 1)"
-      let script = """
-        mount --bind "$1" "$2" && shift 2 && exec taskset -c \(cpus) "$@"
-        """
       return try await Background(
-        "unshare",
+        "sh",
         [
-          "-m", "--propagation", "private", "sh", "-c", script, "sh", disk(index).string,
-          folder.removingLastComponent().string, "/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null",
-        ] + options.flatMap { ["-o", $0] }, in: ssh)
+          HostWorld.support.appending("ssh_machine.sh").string, ssh.string, "\(index)",
+          folder.removingLastComponent().string, "127.0.0.1", port, cpus,
+        ], in: ssh)
     }
 
     func answers(_ index: Int) async throws {
@@ -281,14 +265,20 @@ struct SSHProviderTests {
       let made = try await provider.deploy(order)
       await machines.stop(0)
       for call in [
-        { _ = try await provider.instances(in: "ssh") }, { _ = try await provider.deploy(order) },
-        { try await provider.terminate(made) },
+        { _ = try await provider.deploy(order) }, { try await provider.terminate(made) },
       ] as [() async throws -> Void] {
         let told = await failure(call)
         #expect(
           told?.kind == .transient && told?.message.contains("127.0.0.1") == true,
           "\(String(describing: told))")
       }
+      // What is noted as taken there counts as there still, unlike what was only tried.
+      #expect(try await provider.instances(in: "ssh") == [made])
+      try "\(machines.hosts[0])".write(
+        toFile: world.folder.appending("notes-test/scitq-test-9.host").string, atomically: true,
+        encoding: .utf8)
+      #expect(try await provider.instances(in: "ssh") == [made])
+      #expect(try await provider.instances(in: "elsewhere").isEmpty)
       // Other orders do without it.
       let second = try await provider.deploy(world.order(2, any))
       #expect(second.id == machines.hosts[1])
@@ -302,9 +292,12 @@ struct SSHProviderTests {
       // It takes connections and says nothing: that ends by itself.
       machines.freeze(0)
       let began = ContinuousClock.now
-      let told = await failure { _ = try await provider.instances(in: "ssh") }
-      #expect(
-        told?.kind == .transient && ContinuousClock.now - began < .seconds(30), "\(String(describing: told))")
+      #expect(try await provider.instances(in: "ssh") == [made, second])
+      #expect(ContinuousClock.now - began < .seconds(30))
+      // Where none answers, nothing is told.
+      let alone = machines.provider(hosts: [machines.hosts[0]], flavors: [any])
+      let told = await failure { _ = try await alone.instances(in: "ssh") }
+      #expect(told?.kind == .transient, "\(String(describing: told))")
       machines.thaw(0)
       try await provider.terminate(made)
       try await provider.terminate(second)

@@ -116,10 +116,12 @@ struct SlurmProviderTests {
       let environment = world.contents(home.appending("environment"))
       #expect(environment.contains("HOME=/") && environment.contains("PATH=/"))
       #expect(environment.contains("SLURM_JOB_ID=\(made.id)") && !environment.contains("SCITQ_TEST_SECRET"))
+      let told = try #require(environment.firstMatch(of: /SLURM_JOB_END_TIME=([0-9]+)\n/)?.1).description
       let found = try #require(try await provider.instances(in: "slurm").first)
       #expect(found.id == made.id && found.state == .running && ["n1", "n2"].contains(found.address))
       let left = try #require(found.endsAt) / 1_000_000 - Int64(Date().timeIntervalSince1970)
       #expect((86_000...86_400).contains(left), "\(left)")
+      #expect(Int64(told) == found.endsAt.map { $0 / 1_000_000 })
       let job = try await cluster.call("scontrol", "show", "job", made.id)
       #expect(job.contains("Requeue=1") && job.contains("NumCPUs=2") && job.contains("mem=4000M"))
       #expect(job.contains("Comment=scitq slurm main/2c-3g") && !job.contains("TICKET"))

@@ -8,8 +8,9 @@ import SystemPackage
 /// one of many succeeds in, and goes last. All that a machine is asked or told goes in by standard input, so
 /// the ticket is in no list of processes there either.
 ///
-/// Which machine an order is tried on is written down here before: an order that was interrupted is looked
-/// for there even while that machine cannot be reached, and the others' silence holds nothing up.
+/// Which machine an order is tried on is written down here before, and that it was taken after: an order that
+/// was interrupted is looked for there even while that machine cannot be reached, what is taken there is not
+/// given up meanwhile, and the others' silence holds nothing up.
 struct SSHProvider: Provider {
   let configuration: ProviderConfiguration
   let keys: OwnKeys
@@ -46,8 +47,7 @@ struct SSHProvider: Provider {
 
   func deploy(_ order: InstanceOrder) async throws(ProviderError) -> Instance {
     try keys.check(order.key)
-    let note = notes.appending("\(order.key).host")
-    let noted = try? String(contentsOfFile: note.string, encoding: .utf8)
+    let noted = noted(order.key)?.host
     let answers = await looks(at: hosts + (noted.map { hosts.contains($0) ? [] : [$0] } ?? []))
     // The one that has it comes first: its script is run again, which does nothing twice.
     var candidates: [String] = []
@@ -61,20 +61,16 @@ struct SSHProvider: Provider {
       }
     }
     for host in candidates {
-      do {
-        try FileManager.default.createDirectory(atPath: notes.string, withIntermediateDirectories: true)
-        try PrivateFolder.write(host, to: note, mode: .ownerReadWrite)
-      } catch {
-        throw ProviderError(.misconfigured, "the folder \(notes) cannot be used: \(error)")
-      }
+      try write(host, in: nil, for: order.key)
       let said = try await shell(on: host, taking(order))
       if said["taken"] == order.key {
+        try write(host, in: order.flavor.region, for: order.key)
         return Instance(
           key: order.key, id: host, region: order.flavor.region, state: .running,
           address: Self.parts(of: host).name)
       }
       // Somebody else was quicker.
-      try? FileManager.default.removeItem(atPath: note.string)
+      remove(order.key)
     }
     let failures = answers.compactMap { answer -> ProviderError? in
       if case .failure(let error) = answer.look { error } else { nil }
@@ -87,23 +83,71 @@ struct SSHProvider: Provider {
   func terminate(_ instance: Instance) async throws(ProviderError) {
     try keys.check(instance.key)
     _ = try await shell(on: instance.id, head + "key=\(instance.key)\n" + Self.leaving)
-    try? FileManager.default.removeItem(atPath: notes.appending("\(instance.key).host").string)
+    remove(instance.key)
   }
 
-  /// Of a machine that cannot be reached nothing is known, so then nothing is told: who is missing counts as
-  /// gone.
+  /// Of a machine that cannot be reached nothing is known: what is noted here as taken there counts as there
+  /// still. One that is switched off would otherwise keep all others from being used. Where none can be
+  /// reached, nothing is told: who is missing counts as gone.
   func instances(in region: String) async throws(ProviderError) -> [Instance] {
+    let answers = await looks(at: hosts)
+    let failures = answers.compactMap { answer -> ProviderError? in
+      if case .failure(let error) = answer.look { error } else { nil }
+    }
+    if let error = failures.first, failures.count == answers.count { throw error }
+    let taken = failures.isEmpty ? [] : allNoted()
     var found: [Instance] = []
-    for (host, look) in await looks(at: hosts) {
-      let look = try look.get()
-      guard let key = look.key, keys.contains(key), look.region == region else { continue }
-      found.append(
-        Instance(
-          key: key, id: host, region: region, state: look.boots ? .pending : .running,
-          address: Self.parts(of: host).name))
+    for (host, look) in answers {
+      func tell(_ key: String, _ state: Instance.State) {
+        found.append(
+          Instance(key: key, id: host, region: region, state: state, address: Self.parts(of: host).name))
+      }
+      switch look {
+      case .success(let look):
+        guard let key = look.key, keys.contains(key), look.region == region else { continue }
+        // The notes may be lost, and are needed when the machine is.
+        let noted = noted(key)
+        if noted?.host != host || noted?.region != region { try write(host, in: region, for: key) }
+        tell(key, look.boots ? .pending : .running)
+      case .failure:
+        for note in taken where note.host == host && note.region == region { tell(note.key, .running) }
+      }
     }
     return found
   }
+
+  // MARK: - Notes
+
+  /// `HOST`, and once it is taken `HOST REGION`.
+  private func noted(_ key: String) -> (host: String, region: String?)? {
+    guard let text = try? String(contentsOfFile: note(key).string, encoding: .utf8) else { return nil }
+    let words = text.split(separator: " ", maxSplits: 1).map(String.init)
+    return words.first.map { ($0, words.count > 1 ? words[1] : nil) }
+  }
+
+  private func allNoted() -> [(key: String, host: String, region: String?)] {
+    let names = (try? FileManager.default.contentsOfDirectory(atPath: notes.string)) ?? []
+    return names.sorted().compactMap { name in
+      guard name.hasSuffix(".host") else { return nil }
+      let key = String(name.dropLast(".host".count))
+      guard keys.contains(key), let noted = noted(key) else { return nil }
+      return (key, noted.host, noted.region)
+    }
+  }
+
+  private func write(_ host: String, in region: String?, for key: String) throws(ProviderError) {
+    do {
+      try FileManager.default.createDirectory(atPath: notes.string, withIntermediateDirectories: true)
+      try PrivateFolder.write(
+        [host, region].compactMap(\.self).joined(separator: " "), to: note(key), mode: .ownerReadWrite)
+    } catch {
+      throw ProviderError(.misconfigured, "the folder \(notes) cannot be used: \(error)")
+    }
+  }
+
+  private func remove(_ key: String) { try? FileManager.default.removeItem(atPath: note(key).string) }
+
+  private func note(_ key: String) -> FilePath { notes.appending("\(key).host") }
 
   // MARK: - Machines
 
@@ -193,11 +237,13 @@ struct SSHProvider: Provider {
     guard !name.isEmpty, !name.hasPrefix("-") else {
       throw ProviderError(.misconfigured, "\(host.debugDescription) is not the name of a machine")
     }
-    var arguments = [
-      "-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=\(connectTimeout)",
+    var arguments = ["-T", "-o", "BatchMode=yes"]
+    // ssh goes by what it is told first.
+    for option in configuration.lists["options"] ?? [] { arguments += ["-o", option] }
+    arguments += [
+      "-o", "ConnectTimeout=\(connectTimeout)",
       "-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=3",
     ]
-    for option in configuration.lists["options"] ?? [] { arguments += ["-o", option] }
     if let file = configuration.settings["identity_file"] { arguments += ["-i", file] }
     if let port { arguments += ["-p", port] }
     if let user = user ?? configuration.settings["user"] { arguments += ["-l", user] }

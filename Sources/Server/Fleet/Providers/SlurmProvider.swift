@@ -229,7 +229,9 @@ struct SlurmProvider: Provider {
   }
 
   /// The job's script. It has a folder for each job and each time it is started again, and takes it away at
-  /// the end; the log stays beside where the worker failed.
+  /// the end, or when it is started again after it was killed; the log stays beside where the worker failed.
+  ///
+  /// Only newer versions of Slurm tell a job when its time is over (`SLURM_JOB_END_TIME`): elsewhere it asks.
   ///
   /// Before the time is over Slurm tells this script alone (USR1), which tells the worker to drain. `scancel`
   /// tells every process (TERM), so it is not passed on: to a worker, a second TERM means to leave at once.
@@ -242,8 +244,16 @@ struct SlurmProvider: Provider {
       HOME=${HOME:-$(getent passwd "$(id -u)" | cut -d: -f6)}
       SCITQ_FOLDER=\#(base)/\#(order.key)-$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}
       export PATH HOME SCITQ_FOLDER
+      for left in \#(base)/\#(order.key)-"$SLURM_JOB_ID".*; do
+        chmod -R u+rwX "$left"
+        rm -rf "$left"
+      done
       mkdir -p "$SCITQ_FOLDER" || exit 1
       exec >"$SCITQ_FOLDER.log" 2>&1 </dev/null
+      if [ -z "${SLURM_JOB_END_TIME:-}" ]; then
+        SLURM_JOB_END_TIME=$(SLURM_TIME_FORMAT=%s timeout 30 squeue -h -j "$SLURM_JOB_ID" -o %e)
+        export SLURM_JOB_END_TIME
+      fi
       cat >"$SCITQ_FOLDER/boot.sh" <<'SCITQ_BOOT_ENDS'
       \#(order.boot.pilot.text)
       SCITQ_BOOT_ENDS
