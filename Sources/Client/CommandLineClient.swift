@@ -40,7 +40,8 @@ public enum CommandLineClient {
       case is OutputClosed: (text, status) = ("", 0)
       case is Interrupted, is CancellationError: (text, status) = ("", 130)
       case let error as LoginFailure: (text, status) = (error.description, 1)
-      case let error as CallError: (text, status) = ("scitq: \(Self.sentence(error))", 1)
+      case let error as CallError:
+        (text, status) = ("scitq: \(Self.sentence(error))", Self.isMisuse(error) ? 2 : 1)
       case let error as Failure: (text, status) = ("scitq: \(error)", 1)
       case let error as TextProblem: (text, status) = ("scitq: \(error)", 2)
       default:
@@ -59,10 +60,18 @@ public enum CommandLineClient {
       }
     }
 
+    /// What the server calls invalid is a wrong value. Of places of files it says so where they are not there, or not for
+    /// this user: that is a failure.
+    private static func isMisuse(_ error: CallError) -> Bool {
+      error.code == .invalid && !["uri", "input", "resource", "output", "publish"].contains(error.field)
+    }
+
     private static func sentence(_ error: CallError) -> String {
       switch error.code {
       case .unavailable where error.message.hasPrefix("dial "):
         "the server cannot be reached (\(error.message)); is it running, and is SCITQ_SERVER right?"
+      // Some say it themselves.
+      case .unauthenticated where error.message.contains("$(scitq login)"): error.message
       case .unauthenticated: "\(error.message); log in again with: export SCITQ_TOKEN=$(scitq login)"
       default: error.message
       }

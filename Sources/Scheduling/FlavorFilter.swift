@@ -59,19 +59,36 @@ package struct FlavorFilter: Hashable, Sendable, CustomStringConvertible {
 
   /// - Parameter isDefaultRegion: whether the flavor's region is its provider's default one.
   package func matches(_ flavor: Flavor, isDefaultRegion: Bool) -> Bool {
-    conditions.allSatisfy { condition in
+    conditions.allSatisfy { Self.holds($0, flavor, isDefaultRegion: isDefaultRegion) }
+  }
+
+  private static func holds(_ condition: Condition, _ flavor: Flavor, isDefaultRegion: Bool) -> Bool {
+    switch condition {
+    case .number(let field, let comparison, let bound): comparison.holds(field.value(of: flavor), bound)
+    case .text(let field, let isEqual, let wanted): (field.value(of: flavor) == wanted) == isEqual
+    case .like(let field, let isLike, let pieces):
+      like(field.value(of: flavor).lowercased(), pieces) == isLike
+    case .hasGPU: flavor.gpuCount > 0
+    case .hasQuickDisks: flavor.hasQuickDisks
+    case .regionIsDefault: isDefaultRegion
+    }
+  }
+
+  /// Whether flavors of that region could match, by what is said of providers and regions alone.
+  package func admits(_ region: Region, isDefault: Bool) -> Bool {
+    let any = Flavor(provider: region.provider, region: region.name, name: "", cpu: 0, memory: 0, price: 0)
+    return conditions.allSatisfy { condition in
       switch condition {
-      case .number(let field, let comparison, let bound):
-        comparison.holds(field.value(of: flavor), bound)
-      case .text(let field, let isEqual, let wanted): (field.value(of: flavor) == wanted) == isEqual
-      case .like(let field, let isLike, let pieces):
-        Self.like(field.value(of: flavor).lowercased(), pieces) == isLike
-      case .hasGPU: flavor.gpuCount > 0
-      case .hasQuickDisks: flavor.hasQuickDisks
-      case .regionIsDefault: isDefaultRegion
+      case .text(.provider, _, _), .text(.region, _, _), .like(.provider, _, _), .like(.region, _, _),
+        .regionIsDefault:
+        Self.holds(condition, any, isDefaultRegion: isDefault)
+      default: true
       }
     }
   }
+
+  /// As it was written; where nothing was, what holds all the same.
+  package var shown: String { description.allSatisfy(\.isWhitespace) ? "eviction<=5" : description }
 
   // MARK: Reading
 
@@ -91,8 +108,11 @@ package struct FlavorFilter: Hashable, Sendable, CustomStringConvertible {
     case "has_quick_disks": return .hasQuickDisks
     default: break
     }
-    if token.split(whereSeparator: \.isWhitespace).map(String.init) == ["region", "is", "default"] {
-      return .regionIsDefault
+    let words = token.split(whereSeparator: \.isWhitespace).map(String.init)
+    if words == ["region", "is", "default"] { return .regionIsDefault }
+    if words.starts(with: ["region", "is"]) {
+      throw Problem(
+        sentence: "write \"region is default\", or for another one such as region=name or region~%word%")
     }
     let name = String(token.prefix { $0.isLetter || $0.isNumber || $0 == "_" })
     let rest = String(token.dropFirst(name.count)).trimmed

@@ -18,11 +18,15 @@ package struct Recruitment {
   /// Workers on their way whose slots are of no use to their step.
   private var surplus: Set<WorkerID> = []
   private let defaultRegions: Set<Region>
+  private var explained: Recruiter.Key?
 
   private static let mostPurchases = 100
 
-  package static func plan(_ snapshot: FleetSnapshot) -> FleetPlan {
+  /// - Parameter explained: a recruiter of which also is said what would keep it from buying once it may.
+  package static func plan(_ snapshot: FleetSnapshot, explaining explained: Recruiter.Key? = nil) -> FleetPlan
+  {
     var recruitment = Recruitment(snapshot)
+    recruitment.explained = explained
     recruitment.recycle()
     recruitment.buy()
     recruitment.letGo()
@@ -43,9 +47,10 @@ package struct Recruitment {
     }
     for recruiter in recruiters {
       let step = recruiter.key.step
-      guard needs[step] == nil, let need = snapshot.steps[step], !need.isHeld else { continue }
-      needs[step] = Remaining(
-        need, rounds: recruiter.rounds, workers: workers[step] ?? [], surplus: &surplus)
+      if needs[step] == nil, let need = snapshot.steps[step], !need.isHeld {
+        needs[step] = Remaining(
+          need, rounds: recruiter.rounds, workers: workers[step] ?? [], surplus: &surplus)
+      }
       if let wanted = needs[step]?.slots, wanted > 0 { plan.wanted[recruiter.key] = wanted }
     }
   }
@@ -195,34 +200,104 @@ package struct Recruitment {
       var buyers: [Buyer] = []
       for recruiter in recruiters where recruiter.key.rank == rank {
         let key = recruiter.key
-        guard !settled.contains(key.step), let need = snapshot.steps[key.step],
-          let remaining = needs[key.step], remaining.milli > 0
+        guard let need = snapshot.steps[key.step], let remaining = needs[key.step], remaining.milli > 0
         else { continue }
+        guard !settled.contains(key.step) else {
+          let hindrances = key == explained ? hindrances(to: recruiter, need, remaining) : []
+          for hindrance in hindrances.isEmpty ? ["lower ranks come first"] : hindrances {
+            remark(key, hindrance)
+          }
+          continue
+        }
         let since = recruiter.needSince ?? snapshot.now
         plan.needSince[key] = since
         let ready = max(since, recruiter.boughtAt ?? .min) + Int64(recruiter.timeout) * 1_000_000
         if ready > snapshot.now {
-          let seconds = (ready - snapshot.now + 999_999) / 1_000_000
-          remark(key, "buys in \(seconds) s if the need of \(remaining.slots) slots lasts")
+          let hindrances = key == explained ? hindrances(to: recruiter, need, remaining) : []
+          for hindrance in hindrances { remark(key, hindrance) }
+          if hindrances.isEmpty {
+            let seconds = (ready - snapshot.now + 999_999) / 1_000_000
+            let slots = remaining.slots
+            remark(
+              key, "buys in \(seconds) s if the need of \(slots) \(slots == 1 ? "slot" : "slots") lasts")
+          }
           settled.insert(key.step)
           continue
         }
         if snapshot.workflows[need.workflow]?.isSpent == true {
-          remark(key, "its workflow has spent what it may (--maximum-cost)")
+          remark(key, Self.isSpent)
           settled.insert(key.step)
           continue
         }
-        let offers = snapshot.offers.filter {
-          recruiter.filter.matches($0.flavor, isDefaultRegion: $0.isDefaultRegion)
-        }.map { ($0, recruiter.concurrency(on: $0.flavor)) }
-        if offers.isEmpty {
-          remark(key, "no flavor passes its filter \(recruiter.filter.description)")
+        let buyer = buyer(recruiter, need)
+        if buyer.offers.isEmpty {
+          remark(key, noOffer(recruiter))
           continue
         }
-        buyers.append(Buyer(recruiter: recruiter, workflow: need.workflow, offers: offers))
+        buyers.append(buyer)
       }
       while !buyers.isEmpty { buyers = buyers.filter { buyOne($0, &settled) } }
     }
+  }
+
+  private func buyer(_ recruiter: Recruiter, _ need: StepNeed) -> Buyer {
+    let offers = snapshot.offers.filter {
+      recruiter.filter.matches($0.flavor, isDefaultRegion: $0.isDefaultRegion)
+    }
+    return Buyer(
+      recruiter: recruiter, workflow: need.workflow,
+      offers: offers.map { ($0, recruiter.concurrency(on: $0.flavor)) })
+  }
+
+  /// What would keep it from buying if it might now: for `explaining` alone, as it looks at every offer.
+  private func hindrances(to recruiter: Recruiter, _ need: StepNeed, _ remaining: Remaining) -> [String] {
+    if snapshot.workflows[need.workflow]?.isSpent == true { return [Self.isSpent] }
+    if let full = fullRecruiter(recruiter) ?? fullWorkflow(need.workflow) { return [full] }
+    let buyer = buyer(recruiter, need)
+    if buyer.offers.isEmpty { return [noOffer(recruiter)] }
+    return best(for: buyer, remaining).hindrances
+  }
+
+  private static let isSpent = "its workflow has spent what it may (--maximum-cost)"
+
+  private func noOffer(_ recruiter: Recruiter) -> String {
+    snapshot.offers.isEmpty
+      ? "no flavor is known" : "no flavor passes its filter \(recruiter.filter.shown)"
+  }
+
+  private func fullRecruiter(_ recruiter: Recruiter) -> String? {
+    let own = perRecruiter[recruiter.key, default: 0]
+    guard let most = recruiter.maximumWorkers, own >= most else { return nil }
+    return "has \(own) of at most \(most) \(most == 1 ? "worker" : "workers")"
+  }
+
+  private func fullWorkflow(_ workflow: WorkflowID) -> String? {
+    let own = perWorkflow[workflow, default: 0]
+    guard let most = snapshot.workflows[workflow]?.maximumWorkers, own >= most else { return nil }
+    return "its workflow has \(own) of at most \(most) \(most == 1 ? "worker" : "workers")"
+  }
+
+  /// The cheapest for the slots that would be used, and where there is none, why.
+  private func best(
+    for buyer: Buyer, _ remaining: Remaining
+  ) -> (found: (offer: Offer, slots: Int)?, hindrances: [String]) {
+    var best: (offer: Offer, slots: Int, use: Int64, cost: Double)?
+    var obstacles: [String] = []
+    for (offer, slots) in buyer.offers {
+      let use = remaining.use(of: offer.capacity, slots: slots)
+      guard use > 0 else { continue }
+      if let obstacle = obstacle(to: offer) {
+        if obstacles.count < 5, !obstacles.contains(obstacle) { obstacles.append(obstacle) }
+        continue
+      }
+      let cost = offer.expectedPrice / Double(use)
+      if let known = best, (known.cost, -known.use) <= (cost, -use) { continue }
+      best = (offer, slots, use, cost)
+    }
+    if let best { return ((best.offer, best.slots), []) }
+    return (
+      nil, obstacles.isEmpty ? ["no flavor that passes its filter is large enough for what waits"] : obstacles
+    )
   }
 
   /// False when it will buy no more in this pass.
@@ -237,33 +312,18 @@ package struct Recruitment {
       settled.insert(key.step)
       return false
     }
-    if let most = buyer.recruiter.maximumWorkers, perRecruiter[key, default: 0] >= most {
-      remark(key, "has \(perRecruiter[key, default: 0]) of at most \(most) workers")
+    if let full = fullRecruiter(buyer.recruiter) {
+      remark(key, full)
       return false
     }
-    if let most = snapshot.workflows[buyer.workflow]?.maximumWorkers,
-      perWorkflow[buyer.workflow, default: 0] >= most
-    {
-      remark(key, "its workflow has \(perWorkflow[buyer.workflow, default: 0]) of at most \(most) workers")
+    if let full = fullWorkflow(buyer.workflow) {
+      remark(key, full)
       settled.insert(key.step)
       return false
     }
-    var best: (offer: Offer, slots: Int, use: Int64, cost: Double)?
-    var obstacles: [String] = []
-    for (offer, slots) in buyer.offers {
-      let use = remaining.use(of: offer.capacity, slots: slots)
-      guard use > 0 else { continue }
-      if let obstacle = obstacle(to: offer) {
-        if obstacles.count < 5, !obstacles.contains(obstacle) { obstacles.append(obstacle) }
-        continue
-      }
-      let cost = offer.expectedPrice / Double(use)
-      if let known = best, (known.cost, -known.use) <= (cost, -use) { continue }
-      best = (offer, slots, use, cost)
-    }
-    guard let best else {
-      if obstacles.isEmpty { remark(key, "no flavor that passes its filter is large enough for what waits") }
-      for obstacle in obstacles { remark(key, obstacle) }
+    let (found, hindrances) = best(for: buyer, remaining)
+    guard let best = found else {
+      for hindrance in hindrances { remark(key, hindrance) }
       return false
     }
     perRecruiter[key, default: 0] += 1
@@ -328,7 +388,7 @@ package struct Recruitment {
     else { return "its step has no such recruiter any more" }
     if need.isHeld { return "its step or workflow does not run" }
     if snapshot.workflows[need.workflow]?.isSpent == true {
-      return "its workflow has spent what it may (--maximum-cost)"
+      return Self.isSpent
     }
     if let flavor = worker.flavor,
       let obstacle = snapshot.regions[Region(provider: flavor.provider, name: flavor.region)]?.obstacle

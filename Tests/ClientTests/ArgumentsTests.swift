@@ -220,6 +220,13 @@ struct ArgumentsTests {
     #expect(refused.status == 1 && refused.text.contains("SCITQ_SERVER"))
     let expired = CommandLineClient.End(CallError(.unauthenticated, "the token has expired"))
     #expect(expired.status == 1 && expired.text.contains("export SCITQ_TOKEN=$(scitq login)"))
+    let told = CommandLineClient.End(
+      CallError(.unauthenticated, "log in again with export SCITQ_TOKEN=$(scitq login)"))
+    #expect(told.text == "scitq: log in again with export SCITQ_TOKEN=$(scitq login)")
+    let wrong = CommandLineClient.End(CallError(.invalid, "x is no filter", field: "filter"))
+    #expect(wrong.status == 2)
+    let absent = CommandLineClient.End(CallError(.invalid, "there is no remote x", field: "input"))
+    #expect(absent.status == 1)
     #expect(CommandLineClient.End(Failure("x")) == CommandLineClient.End(Failure("x")))
     #expect(CommandLineClient.End(ExitCode(1)).status == 1)
     #expect(CommandLineClient.End(ExitCode(1)).text == "")

@@ -238,7 +238,11 @@ struct FleetTests {
         "recruiter create --step-id 1 --filter x --concurrency-max 4",
         "--concurrency-max alone fits nothing to a worker; say what a task takes"
       ),
-      ("recruiter create --step-id 1 --filter x --cpu-per-task -1", "--cpu-per-task"),
+      ("recruiter create --step-id 1 --filter x --cpu-per-task -1", "'-1' is no amount"),
+      ("recruiter create --step-id 1 --filter x --cpu-per-task 0", "--cpu-per-task is 0; it is from 0.001"),
+      ("recruiter update --step-id 1 --memory-per-task 1e9", "--memory-per-task is 1000000000; it is from"),
+      ("flavor list --limit -1", "'-1' is no count"),
+      ("workflow create --name w --maximum-cost -1.5", "'-1.5' is no cost"),
       ("recruiter create --step-id 1 --filter x --cpu-per-task nan", "'nan' is no amount"),
       ("recruiter create --step-id 1 --filter x --timeout soon", "'soon' is no duration"),
       ("recruiter create --step-id 1 --filter x --json --quiet", "exclude each other"),
@@ -331,33 +335,76 @@ struct FleetTests {
     #expect("\(RecruiterCommand.missing(3, of: 12, among: []))".hasPrefix("step 12 has no recruiter; "))
   }
 
+  @Test("the command that a sentence about a missing recruiter names can be parsed")
+  func namedCommand() async throws {
+    let sentence = "\(RecruiterCommand.missing(nil, of: 12, among: []))"
+    let named = try #require(sentence.split(separator: "makes one: scitq ").last)
+    let command = String(named).replacing("'", with: "")
+    #expect(try await parsed(RecruiterCommand.Create.self, command).request.filter == "cpu>=2")
+  }
+
+  @Test("help of an update tells no defaults, which would not apply")
+  func helpOfUpdate() async throws {
+    let update = try #require(await end("recruiter update --help")).text
+    let create = try #require(await end("recruiter create --help")).text
+    for value in ["(default: 10)", "(default: 0)"] {
+      #expect(create.contains(value) && !update.contains(value))
+    }
+  }
+
+  @Test("a filter that is empty is shown as what holds all the same")
+  func emptyFilter() {
+    var free = recruiter
+    free.filter = " "
+    #expect(RecruiterRendering.line(free).hasPrefix("Step 12 | Rank 1 | Filter eviction<=5 | Concurrency=4 "))
+    #expect(RecruiterRendering.block(free, piped).contains("filter:      eviction<=5\n"))
+  }
+
   private var flavor: WireFlavor {
     .with {
       ($0.provider, $0.region, $0.name) = ("azure.primary", "swedencentral", "Standard_D8s_v3")
-      ($0.cpu, $0.memoryGb, $0.eviction, $0.price) = (8, 32, 5, 0.0384)
+      ($0.cpu, $0.memoryGb, $0.eviction, $0.price, $0.spot) = (8, 32, 5, 0.0384, true)
     }
   }
 
   @Test("flavors have the columns of their list; a note comes where one is not bought for now")
   func flavors() {
     var gpu = flavor
-    (gpu.name, gpu.diskGb, gpu.eviction, gpu.price) = ("NC6", 1000, 0, 1.5)
+    (gpu.name, gpu.diskGb, gpu.eviction, gpu.price, gpu.spot) = ("NC6", 1000, 0, 1.5, false)
     (gpu.gpu, gpu.gpuCount, gpu.gpuMemoryGb) = ("Tesla V100", 2, 16)
     #expect(
       FleetRendering.table([flavor, gpu]).rendered(piped) == """
-        Provider\tRegion\tFlavor\tCPU\tMem\tDisk\tGPU\tEviction\tCost
-        azure.primary\tswedencentral\tStandard_D8s_v3\t8\t32 GB\t-\t-\t5%\t0.0384
-        azure.primary\tswedencentral\tNC6\t8\t32 GB\t1000 GB\t2 × Tesla V100, 16 GB\t0%\t1.5000
+        Provider\tRegion\tFlavor\tCPU\tMem\tDisk\tGPU\tEviction\tCost\tSpot
+        azure.primary\tswedencentral\tStandard_D8s_v3\t8\t32 GB\t-\t-\t5%\t0.0384\tyes
+        azure.primary\tswedencentral\tNC6\t8\t32 GB\t1000 GB\t2 × Tesla V100, 16 GB\t0%\t1.5000\tno
 
         """)
     var dear = flavor
     dear.disabled = true
     let noted = FleetRendering.table([flavor, dear]).rendered(piped)
-    #expect(noted.contains("\tCost\tNote\n") && noted.contains("0.0384\t\n"))
-    #expect(noted.hasSuffix("0.0384\tdisabled\n"))
+    #expect(noted.contains("\tCost\tSpot\tNote\n") && noted.contains("0.0384\tyes\t\n"))
+    #expect(noted.hasSuffix("0.0384\tyes\tdisabled\n"))
     #expect(FleetRendering.json(flavor).compact.contains(#""disk_gb":null"#))
     #expect(FleetRendering.noFlavor(filtered: false).contains("docs/fleet.md"))
     #expect(FleetRendering.noFlavor(filtered: true).contains("eviction<=5"))
+  }
+
+  @Test("to enable a flavor says what was forgotten, and never that nothing was done where something was")
+  func enabled() {
+    var request = WireEnableFlavor()
+    (request.name, request.enabled) = ("D8", true)
+    var answer = WireFlavorsEnabled()
+    #expect(FleetRendering.enabled(request, answer) == "flavor D8 was enabled already")
+    answer.forgotten = ["aws.primary eu-west-1: credentials, none"]
+    #expect(
+      FleetRendering.enabled(request, answer)
+        == "flavor D8 may be bought again; forgotten: aws.primary eu-west-1: credentials, none")
+    (answer.changed, request.region) = (1, "eu-west-1")
+    #expect(
+      FleetRendering.enabled(request, answer)
+        == "flavor D8 in eu-west-1 enabled; forgotten: aws.primary eu-west-1: credentials, none")
+    (request, answer) = (WireEnableFlavor.with { $0.name = "D8" }, .with { $0.changed = 2 })
+    #expect(FleetRendering.enabled(request, answer) == "flavor D8 disabled in 2 regions")
   }
 
   @Test("what was deployed is a line a worker, with its id and name")
@@ -391,6 +438,33 @@ struct FleetTests {
     let plain = WorkerRendering.block(own, piped)
     for name in ["provider", "price", "cost", "ends at"] { #expect(!plain.contains(name + ":")) }
     #expect(WorkerRendering.json(own).compact.contains(#""price":null,"cost":null,"ends_at":null"#))
+    (rented.price, rented.cost) = (0, 0)
+    #expect(WorkerRendering.table([rented], cost: true).rendered(piped).hasSuffix("\tswedencentral\t0\t0\n"))
+    #expect(WorkerRendering.json(rented).compact.contains(#""price":0,"cost":0"#))
+  }
+
+  @Test(
+    "of a host that never came nothing is shown that only it could tell, and what stands in its way is said")
+  func deploying() {
+    var worker = WireWorker()
+    (worker.id, worker.name, worker.status) = (3, "scitq-x-3", "deploying")
+    (worker.provider, worker.flavor, worker.reason) = ("aws.primary", "m5.large", "credentials: none")
+    worker.createdAt = noon
+    let block = WorkerRendering.block(worker, piped)
+    for name in ["has", "engines", "last heard", "joined"] {
+      #expect(!block.contains(name + ":"), "\(block)")
+    }
+    #expect(block.contains("ordered:     2025-10-29 17:58:22\n"), "\(block)")
+    let json = WorkerRendering.json(worker).compact
+    #expect(json.contains(#""cpu":null,"memory_bytes":null,"disk_bytes":null,"gpu":null,"engines":null"#))
+    #expect(json.contains(#""last_beat_at":null"#))
+    var other = worker
+    other.id = 4
+    var running = WireWorker()
+    running.id = 5
+    #expect(WorkerRendering.notes([running]).isEmpty)
+    #expect(WorkerRendering.notes([worker, running]) == ["worker 3, deploying: credentials: none"])
+    #expect(WorkerRendering.notes([worker, other]) == ["workers 3, 4, deploying: credentials: none"])
   }
 
   @Test("a workflow shows its cost and maximum where there are any")
@@ -401,7 +475,12 @@ struct FleetTests {
     #expect(FlowRendering.json(flow).compact.contains(#""cost":0,"maximum_cost":null"#))
     (flow.cost, flow.maximumCost) = (1.5, 20)
     #expect(FlowRendering.block(flow, piped).contains("cost:     1.50 of at most 20.00\n"))
-    flow.maximumCost = 0
+    (flow.cost, flow.maximumCost) = (12.6, 12.5)
+    #expect(
+      FlowRendering.block(flow, piped).contains("cost:     12.60 of at most 12.50: nothing more is bought\n"))
+    (flow.cost, flow.maximumCost) = (0.005, 0.5)
+    #expect(FlowRendering.block(flow, piped).contains("cost:     0.0050 of at most 0.5000\n"))
+    (flow.cost, flow.maximumCost) = (1.5, 0)
     #expect(FlowRendering.block(flow, piped).contains("cost:     1.50\n"))
   }
 
@@ -418,8 +497,10 @@ struct FleetTests {
     costs.lines[0].maximum = 20
     let text = FleetRendering.table(costs).rendered(piped)
     #expect(text.hasPrefix("Kind\tID\tName\tHours\tCost\tMaximum\n"))
-    #expect(text.contains("user\t-\talice\t1.0\t0.50\t-\n"))
-    #expect(FleetRendering.table(WireCostList()).rendered(piped).hasSuffix("\ntotal\t\t\t\t0.00\n"))
+    #expect(text.contains("user\t-\talice\t1.00\t0.5000\t-\n"))
+    #expect(FleetRendering.table(WireCostList()).rendered(piped).hasSuffix("\ntotal\t\t\t\t0\n"))
+    #expect(FleetRendering.lines(costs) == "workflow 3 12.3450\nuser - 0.5000\ntotal - 12.8450\n")
+    #expect(FleetRendering.cost(0.005) == "0.0050" && FleetRendering.cost(1) == "1.00")
     #expect(FleetRendering.json(costs).compact.contains(#""total":12.845"#))
   }
 }

@@ -253,4 +253,53 @@ struct RecruitmentTests {
     #expect(try !FlavorFilter("cpu>=8").matches(flavor, isDefaultRegion: true))
     #expect(try FlavorFilter("eviction<50").matches(flavor, isDefaultRegion: true))
   }
+
+  @Test("an explanation says what keeps a recruiter from buying, not when it would")
+  func explanations() throws {
+    let (first, second) = (Recruiter.Key(step: 1, rank: 1), Recruiter.Key(step: 1, rank: 2))
+    var snapshot = FleetSnapshot(
+      now: 5_000_000,
+      recruiters: [try Self.recruiter(timeout: 10), try Self.recruiter(rank: 2, most: 1, timeout: 10)],
+      steps: [1: Self.need(1)])
+    func remarks(_ key: Recruiter.Key) -> [String]? {
+      Recruitment.plan(snapshot, explaining: key).remarks[key]
+    }
+    #expect(remarks(first) == ["no flavor is known"])
+    snapshot.offers = [Offer(flavor: Self.flavor("a"))]
+    #expect(remarks(first) == ["buys in 10 s if the need of 1 slot lasts"])
+    #expect(remarks(second) == ["lower ranks come first"])
+    let plan = Recruitment.plan(snapshot)
+    #expect(plan.wanted == [first: 1, second: 1])
+    snapshot.recruiters[0].filter = try FlavorFilter("provider=q")
+    #expect(remarks(first) == ["no flavor passes its filter provider=q"])
+    snapshot.recruiters[0].filter = try FlavorFilter("")
+    snapshot.regions[Region(provider: "p", name: "r")] = RegionBounds(obstacle: "credentials, none")
+    #expect(remarks(first) == ["p r: credentials, none"])
+    snapshot.regions = [:]
+    snapshot.workflows[1] = WorkflowBounds(isSpent: true)
+    #expect(remarks(first) == ["its workflow has spent what it may (--maximum-cost)"])
+    snapshot.workflows = [:]
+    snapshot.recruiters[0].maximumWorkers = 1
+    snapshot.workers = [
+      FleetWorker(
+        id: 1, step: 1, concurrency: 4, loadMilli: 4000, capacity: Needs(of: Self.flavor("a")),
+        flavor: Self.flavor("a"), rank: 1)
+    ]
+    #expect(remarks(first) == ["has 1 of at most 1 worker"])
+  }
+
+  @Test("a filter tells which regions it could let pass")
+  func regionsOfFilters() throws {
+    let region = Region(provider: "aws.primary", name: "eu-west-1")
+    for (filter, isAdmitted) in [
+      ("", true), ("cpu>=1000", true), ("provider~aws%", true), ("provider=gcp", false),
+      ("region!=eu-west-1", false),
+      ("region is default", true), ("flavor=x:region~us%", false),
+    ] {
+      #expect(try FlavorFilter(filter).admits(region, isDefault: true) == isAdmitted, "\(filter)")
+    }
+    #expect(try !FlavorFilter("region is default").admits(region, isDefault: false))
+    let failure = #expect(throws: FlavorFilter.Failure.self) { try FlavorFilter("region is here") }
+    #expect(failure?.description.contains("region is default") == true)
+  }
 }

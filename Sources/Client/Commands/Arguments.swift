@@ -5,7 +5,7 @@ enum Arguments {
   /// `-help` becomes `--help`; flags for every command that stand before the object or the action move behind them; an
   /// object or action that does not exist is refused with the nearest that does.
   static func normalized(_ arguments: [String]) throws -> [String] {
-    let arguments = spellingHelp(arguments)
+    let arguments = joiningNegative(spellingHelp(arguments))
     var words: [String] = []
     var moved: [String] = []
     var node: any ParsableCommand.Type = Scitq.self
@@ -38,6 +38,22 @@ enum Arguments {
   private static func spellingHelp(_ arguments: [String]) -> [String] {
     let end = arguments.firstIndex(of: "--") ?? arguments.count
     return arguments[..<end].map { $0 == "-help" ? "--help" : $0 } + arguments[end...]
+  }
+
+  /// `--limit -1` becomes `--limit=-1`: a number is a value and no flag, and is refused as what it is.
+  private static func joiningNegative(_ arguments: [String]) -> [String] {
+    let end = arguments.firstIndex(of: "--") ?? arguments.count
+    var joined: [String] = []
+    for argument in arguments[..<end] {
+      if let flag = joined.last, flag.hasPrefix("--"), flag.count > 2, !flag.contains("="),
+        argument.hasPrefix("-"), argument.dropFirst().first?.isNumber == true, Double(argument) != nil
+      {
+        joined[joined.count - 1] = "\(flag)=\(argument)"
+      } else {
+        joined.append(argument)
+      }
+    }
+    return joined + arguments[end...]
   }
 
   /// How many arguments a flag for every command takes with its value; nil for another.

@@ -24,21 +24,24 @@ struct FlavorCommand: AsyncParsableCommand {
 
     func run(_ client: Client) async throws {
       let (limit, filter) = (limit, filter ?? "")
-      let flavors = try await client.connected { session in
+      let list = try await client.connected { session in
         try await session.call(.listFlavors, .with { ($0.limit, $0.filter) = (limit, filter) })
-      }.flavors
+      }
+      let flavors = list.flavors
       switch client.format {
       case .text: try client.put(FleetRendering.table(flavors).rendered(client.style))
       case .json: try client.put(JSON.lines(flavors.map(FleetRendering.json)) + "\n")
       case .quiet: try client.put(flavors.map { Escaping.printable($0.name) + "\n" }.joined())
       }
       if flavors.isEmpty { try client.note(FleetRendering.noFlavor(filtered: self.filter != nil)) }
+      for note in list.notes { try client.note(Escaping.printable(note)) }
     }
   }
 
   struct Enable: ClientCommand {
     static let configuration = CommandConfiguration.command(
-      "enable", "Let a flavor be bought again that was disabled.",
+      "enable",
+      "Let a flavor be bought that was disabled, and forget what went wrong with it and in its regions.",
       example: "scitq flavor enable --provider azure.primary --flavor Standard_D8s_v3")
     @OptionGroup var globals: Globals
     @OptionGroup var one: OneFlavor
@@ -67,18 +70,13 @@ struct OneFlavor: ParsableArguments {
     (request.provider, request.name) = (provider, flavor)
     (request.region, request.enabled) = (region ?? "", enabled)
     let asked = request
-    let changed = try await client.connected { try await $0.call(.enableFlavor, asked) }.changed
-    let place = region.map { " in \(Escaping.printable($0))" } ?? ""
-    let name = Escaping.printable(flavor)
-    let word = enabled ? "enabled" : "disabled"
+    let answer = try await client.connected { try await $0.call(.enableFlavor, asked) }
     try client.put(
-      text: changed == 0
-        ? "flavor \(name)\(place) was \(word) already\n"
-        : "flavor \(name)\(place) \(word)" + (changed > 1 ? " in \(changed) regions\n" : "\n"),
+      text: FleetRendering.enabled(asked, answer) + "\n",
       json: .object([
         .init("provider", .string(provider)), .init("flavor", .string(flavor)),
         .init("region", .text(region ?? "")), .init("enabled", .bool(enabled)),
-        .init("changed", .integer(Int64(changed))),
-      ]), quiet: "\(name)\n")
+        .init("changed", .integer(Int64(answer.changed))), .init("forgotten", .strings(answer.forgotten)),
+      ]), quiet: "\(Escaping.printable(flavor))\n")
   }
 }

@@ -44,7 +44,7 @@ struct RecruiterCommand: AsyncParsableCommand {
       help: "Its place beside others of the step: higher ranks only rent what lower ones could not.",
       transform: Values.positive)
     var rank: UInt32 = 1
-    @OptionGroup var flags: RecruiterFlags
+    @OptionGroup var flags: RecruiterFlags<NewRecruiter>
 
     var globals: Globals { general.globals }
 
@@ -102,7 +102,7 @@ struct RecruiterCommand: AsyncParsableCommand {
     @Option(name: .customLong("step-id"), help: "The step.", transform: Values.id) var stepID: Int64
     @Option(help: "The recruiter's rank.", transform: Values.positive) var rank: UInt32 = 1
     @Option(help: "Which flavors it may rent from now on.") var filter: String?
-    @OptionGroup var flags: RecruiterFlags
+    @OptionGroup var flags: RecruiterFlags<ChangedRecruiter>
 
     var globals: Globals { general.globals }
 
@@ -195,7 +195,10 @@ struct RecruiterCommand: AsyncParsableCommand {
   /// The sentence about a recruiter that is not there: it names those that are.
   static func missing(_ rank: UInt32?, of step: Int64, among others: [WireRecruiter]) -> Failure {
     guard let rank, !others.isEmpty else {
-      return Failure("step \(step) has no recruiter; 'scitq recruiter create --step-id \(step)' makes one")
+      return Failure(
+        "step \(step) has no recruiter; this makes one: "
+          + "scitq recruiter create --step-id \(step) --filter 'cpu>=2'"
+      )
     }
     let ranks = others.map { "\($0.rank)" }.joined(separator: ", ")
     return Failure("step \(step) has no recruiter of rank \(rank); it has rank \(ranks)")

@@ -39,14 +39,31 @@ struct GlobalsBesideTimeout: ParsableArguments {
   }
 }
 
+/// What flags of a recruiter are for: where one is made, a flag that is not given stands for something.
+protocol RecruiterUse: Sendable {
+  static var hasDefaults: Bool { get }
+}
+
+enum NewRecruiter: RecruiterUse { static let hasDefaults = true }
+enum ChangedRecruiter: RecruiterUse { static let hasDefaults = false }
+
+extension RecruiterUse {
+  static func help(_ text: String, default value: String) -> ArgumentHelp {
+    ArgumentHelp(stringLiteral: hasDefaults ? "\(text) (default: \(value))." : "\(text).")
+  }
+}
+
 /// How a recruiter's workers are, and how many: what `create` and `update` share.
-struct RecruiterFlags: ParsableArguments {
+struct RecruiterFlags<Use: RecruiterUse>: ParsableArguments {
   @Option(
-    help:
-      "How many tasks every worker runs at once (default: 1, where nothing is said of what a task takes).",
+    help: Use.help(
+      "How many tasks every worker runs at once",
+      default: "1, where nothing is said of what a task takes"),
     transform: Values.positive)
   var concurrency: UInt32?
-  @Option(help: "How many more tasks a worker makes ready meanwhile (default: 0).", transform: Values.count)
+  @Option(
+    help: Use.help("How many more tasks a worker makes ready meanwhile", default: "0"),
+    transform: Values.count)
   var prefetch: UInt32?
   @Option(
     name: .customLong("prefetch-percent"), help: "The same as a share of the concurrency, such as 50.",
@@ -71,14 +88,16 @@ struct RecruiterFlags: ParsableArguments {
     transform: Values.count)
   var concurrencyMax: UInt32?
   @Option(
-    name: .customLong("max-workers"), help: "The most workers it may have; 0: no limit (the default).",
+    name: .customLong("max-workers"),
+    help: Use.help("The most workers it may have; 0: no limit", default: "0"),
     transform: Values.count)
   var maxWorkers: UInt32?
   @Option(
-    help: "How many rounds of tasks each worker is meant to run (default: 1).", transform: Values.positive)
+    help: Use.help("How many rounds of tasks each worker is meant to run", default: "1"),
+    transform: Values.positive)
   var rounds: UInt32?
   @Option(
-    help: "How long a need has to last, and between purchases, in seconds or as 2m (default: 10).",
+    help: Use.help("How long a need has to last, and between purchases, in seconds or as 2m", default: "10"),
     transform: Values.seconds)
   var timeout: UInt32?
 
@@ -97,7 +116,21 @@ struct RecruiterFlags: ParsableArguments {
       || maxWorkers != nil || rounds != nil || timeout != nil
   }
 
+  /// What a task takes, by flag.
+  private var amounts: [(flag: String, value: Double?)] {
+    [
+      ("--cpu-per-task", cpuPerTask), ("--memory-per-task", memoryPerTask), ("--disk-per-task", diskPerTask),
+    ]
+  }
+
+  private static func outOfRange(_ flag: String, _ value: Double) -> ValidationError {
+    ValidationError("\(flag) is \(Quantity.plain(value)); it is from 0.001 to 1000000")
+  }
+
   mutating func validate() throws {
+    for case (let flag, let value?) in amounts where value != 0 && !(0.001...1_000_000).contains(value) {
+      throw Self.outOfRange(flag, value)
+    }
     if concurrency != nil, let adaptiveFlag {
       throw ValidationError(
         "--concurrency and \(adaptiveFlag) exclude each other: concurrency is fixed, or fitted to each worker"
@@ -112,8 +145,10 @@ struct RecruiterFlags: ParsableArguments {
     }
   }
 
-  /// Refuses bounds without anything to be bounded: without what a task takes each worker would run the least.
+  /// Refuses a task that takes nothing, and bounds without anything to be bounded: without what a task takes
+  /// each worker would run the least.
   func checkWhole() throws {
+    for case (let flag, let value?) in amounts where value == 0 { throw Self.outOfRange(flag, value) }
     guard let adaptiveFlag else { return }
     if [cpuPerTask, memoryPerTask, diskPerTask].contains(where: { ($0 ?? 0) > 0 }) { return }
     throw ValidationError(

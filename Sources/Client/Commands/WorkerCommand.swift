@@ -22,7 +22,9 @@ struct WorkerCommand: AsyncParsableCommand {
     func run(_ client: Client) async throws {
       let workers = try await client.connected { try await $0.call(.listWorkers, WireListWorkers()) }.workers
       switch client.format {
-      case .text: try client.put(WorkerRendering.table(workers, cost: cost).rendered(client.style))
+      case .text:
+        try client.put(WorkerRendering.table(workers, cost: cost).rendered(client.style))
+        for note in WorkerRendering.notes(workers) { try client.note(note) }
       case .json: try client.put(JSON.lines(workers.map(WorkerRendering.json)) + "\n")
       case .quiet: try client.put(workers.map { "\($0.id)\n" }.joined())
       }

@@ -169,7 +169,16 @@ extension WorkerCommand {
       request.object = "worker"
       request.id = workerID
       request.follow = follow
+      if follow { try await tellWhatStandsInTheWay(client) }
       try await EventPrinting(client).run(request)
+      if !follow { try await tellWhatStandsInTheWay(client) }
+    }
+
+    /// What has happened does not say what does not happen.
+    private func tellWhatStandsInTheWay(_ client: Client) async throws {
+      guard client.format == .text else { return }
+      let workers = try await client.connected { try await $0.call(.listWorkers, WireListWorkers()) }.workers
+      for note in WorkerRendering.notes(workers.filter { $0.id == workerID }) { try client.note(note) }
     }
   }
 }

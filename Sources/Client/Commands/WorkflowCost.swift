@@ -6,7 +6,10 @@ extension WorkflowCommand {
   struct Cost: ClientCommand {
     static let configuration = CommandConfiguration.command(
       "cost",
-      "Show what rented hosts have cost, in the currency of their prices: for a workflow, or for all.",
+      """
+      Show what rented hosts have cost, in the currency of their prices: for a workflow, or for all. \
+      With --quiet lines of KIND ID COST, '-' where there is no id, the total last.
+      """,
       example: "scitq workflow cost\nscitq workflow cost --name myworkflow")
 
     @OptionGroup var globals: Globals
@@ -29,7 +32,7 @@ extension WorkflowCommand {
       switch client.format {
       case .text: try client.put(FleetRendering.table(costs).rendered(client.style))
       case .json: try client.put(FleetRendering.json(costs).pretty + "\n")
-      case .quiet: try client.put(costs.lines.map { "\($0.id)\n" }.joined())
+      case .quiet: try client.put(FleetRendering.lines(costs))
       }
     }
   }

@@ -11,7 +11,7 @@ enum FleetRendering {
       .init(title: "Flavor", shrinksTo: 10), .init(title: "CPU", alignment: .right),
       .init(title: "Mem", alignment: .right), .init(title: "Disk", alignment: .right),
       .init(title: "GPU", shrinksTo: 10), .init(title: "Eviction", alignment: .right),
-      .init(title: "Cost", alignment: .right),
+      .init(title: "Cost", alignment: .right), .init(title: "Spot"),
     ]
     let noted = flavors.contains { !note($0).isEmpty }
     if noted { columns.append(.init(title: "Note", shrinksTo: 10)) }
@@ -22,6 +22,7 @@ enum FleetRendering {
         .init(Quantity.trimmed(flavor.cpu)), .init(Quantity.trimmed(flavor.memoryGb) + " GB"),
         .init(flavor.diskGb > 0 ? Quantity.trimmed(flavor.diskGb) + " GB" : "-"), .init(gpu(flavor)),
         .init(Quantity.trimmed(flavor.eviction) + "%"), .init(price(flavor.price)),
+        .init(flavor.spot ? "yes" : "no"),
       ]
       return noted ? row + [.init(note(flavor), paint: .yellow)] : row
     }
@@ -50,10 +51,27 @@ enum FleetRendering {
       : "there is no flavor: no provider is set up, or none was refreshed yet; see docs/fleet.md"
   }
 
-  /// An hour's price: small hosts cost a fraction of a cent.
-  static func price(_ value: Double) -> String { Quantity.fixed(value, places: 4) }
+  /// What came of `flavor enable` and `flavor disable`.
+  static func enabled(_ request: WireEnableFlavor, _ answer: WireFlavorsEnabled) -> String {
+    let place = request.region.isEmpty ? "" : " in \(Escaping.printable(request.region))"
+    let name = "flavor \(Escaping.printable(request.name))\(place)"
+    let word = request.enabled ? "enabled" : "disabled"
+    let forgotten = answer.forgotten.map(Escaping.printable).joined(separator: "; ")
+    if answer.changed == 0 {
+      return forgotten.isEmpty
+        ? "\(name) was \(word) already" : "\(name) may be bought again; forgotten: \(forgotten)"
+    }
+    return "\(name) \(word)" + (answer.changed > 1 ? " in \(answer.changed) regions" : "")
+      + (forgotten.isEmpty ? "" : "; forgotten: \(forgotten)")
+  }
 
-  static func cost(_ value: Double) -> String { Quantity.fixed(value, places: 2) }
+  /// An hour's price: small hosts cost a fraction of a cent.
+  static func price(_ value: Double) -> String { value == 0 ? "0" : Quantity.fixed(value, places: 4) }
+
+  /// Money; what is less than one with more decimals, so that a little does not look like nothing.
+  static func cost(_ value: Double) -> String {
+    value == 0 ? "0" : Quantity.fixed(value, places: abs(value) < 1 ? 4 : 2)
+  }
 
   /// `2 × Tesla V100, 16 GB`.
   private static func gpu(_ flavor: WireFlavor) -> String {
@@ -91,7 +109,7 @@ enum FleetRendering {
       let row: [Table.Cell] = [
         .init(line.kind), .init(line.id == 0 ? "-" : "\(line.id)"),
         .init(line.name.isEmpty ? "-" : line.name),
-        .init(Quantity.fixed(line.hours, places: 1)), .init(cost(line.cost)),
+        .init(Quantity.fixed(line.hours, places: 2)), .init(cost(line.cost)),
       ]
       return bounded ? row + [.init(line.maximum > 0 ? cost(line.maximum) : "-")] : row
     }
@@ -100,6 +118,15 @@ enum FleetRendering {
     ]
     table.rows.append(bounded ? total + [""] : total)
     return table
+  }
+
+  /// `KIND ID COST`, a line each.
+  static func lines(_ costs: WireCostList) -> String {
+    let lines = costs.lines.map { line in
+      let id = line.id == 0 ? "-" : "\(line.id)"
+      return "\(Escaping.printable(line.kind)) \(id) \(Quantity.fixed(line.cost, places: 4))\n"
+    }
+    return lines.joined() + "total - \(Quantity.fixed(costs.total, places: 4))\n"
   }
 
   static func json(_ costs: WireCostList) -> JSON {

@@ -37,7 +37,9 @@ enum FlowRendering {
     ]
     if flow.cost > 0 || flow.maximumCost > 0 {
       let most = flow.maximumCost > 0 ? " of at most \(FleetRendering.cost(flow.maximumCost))" : ""
-      lines.append(("cost", FleetRendering.cost(flow.cost) + most))
+      let isSpent = flow.maximumCost > 0 && flow.cost >= flow.maximumCost
+      lines.append(
+        ("cost", FleetRendering.cost(flow.cost) + most + (isSpent ? ": nothing more is bought" : "")))
     }
     for (name, time) in [("created", flow.createdAt), ("started", flow.startedAt), ("ended", flow.endedAt)] {
       if let text = Moment.local(time, style.zone) { lines.append((name, text)) }

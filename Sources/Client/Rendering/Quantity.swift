@@ -40,6 +40,11 @@ enum Quantity {
     return text
   }
 
+  /// As it is, whole numbers without a fraction.
+  static func plain(_ value: Double) -> String {
+    value.rounded() == value && abs(value) < 1e15 ? String(Int64(value)) : String(value)
+  }
+
   static func fixed(_ value: Double, places: Int) -> String {
     guard value.isFinite, abs(value) < 1e15 else { return "-" }
     var scale: Int64 = 1

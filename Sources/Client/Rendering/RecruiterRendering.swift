@@ -7,7 +7,7 @@ enum RecruiterRendering {
 
   /// The line of `recruiter list`, which is the contract's to the letter: programs read it.
   static func line(_ recruiter: WireRecruiter) -> String {
-    "Step \(recruiter.stepID) | Rank \(recruiter.rank) | Filter \(Escaping.printable(recruiter.filter)) | "
+    "Step \(recruiter.stepID) | Rank \(recruiter.rank) | Filter \(filter(recruiter)) | "
       + "Concurrency=\(concurrency(recruiter)) Prefetch=\(prefetch(recruiter)) Rounds=\(recruiter.rounds) "
       + "Timeout=\(recruiter.timeout) Maximum Workers=\(maximum(recruiter))"
   }
@@ -19,7 +19,7 @@ enum RecruiterRendering {
     ]
     if recruiter.workflowID != 0 { lines.append(("workflow", "\(recruiter.workflowID)")) }
     lines += [
-      ("filter", Escaping.printable(recruiter.filter)), ("concurrency", concurrency(recruiter)),
+      ("filter", filter(recruiter)), ("concurrency", concurrency(recruiter)),
       ("prefetch", prefetch(recruiter)), ("rounds", "\(recruiter.rounds)"),
       ("timeout", "\(recruiter.timeout) s"),
       ("workers", "\(recruiter.workers) of at most \(maximum(recruiter))"),
@@ -65,6 +65,12 @@ enum RecruiterRendering {
     part("Min", Double(recruiter.concurrencyMin), "")
     part("Max", Double(recruiter.concurrencyMax), "")
     return parts.isEmpty ? "adaptive" : "adaptive(\(parts.joined(separator: " ")))"
+  }
+
+  /// Where none was given, what holds all the same.
+  private static func filter(_ recruiter: WireRecruiter) -> String {
+    let isEmpty = recruiter.filter.allSatisfy(\.isWhitespace)
+    return isEmpty ? "eviction<=5" : Escaping.printable(recruiter.filter)
   }
 
   private static func prefetch(_ recruiter: WireRecruiter) -> String {

@@ -22,15 +22,41 @@ enum WorkerRendering {
       guard cost else { return row }
       // A host that is nobody's to pay for has no price.
       return row + [
-        cell(worker.price > 0 ? FleetRendering.price(worker.price) : ""),
-        cell(worker.price > 0 || worker.cost > 0 ? FleetRendering.cost(worker.cost) : ""),
+        cell(isRented(worker) ? FleetRendering.price(worker.price) : ""),
+        cell(isRented(worker) ? FleetRendering.cost(worker.cost) : ""),
       ]
     }
     return table
   }
 
+  private static func isRented(_ worker: WireWorker) -> Bool { !worker.provider.isEmpty }
+
+  /// Whether its agent was ever heard: until then nothing is known of its host.
+  private static func hasReported(_ worker: WireWorker) -> Bool {
+    !isRented(worker) || worker.lastBeatAt != 0
+  }
+
+  /// Why workers are not simply running, a line for each reason: the list has no room for it.
+  static func notes(_ workers: [WireWorker]) -> [String] {
+    var reasons: [(words: String, ids: [Int64])] = []
+    for worker in workers where !worker.reason.isEmpty {
+      let words = "\(worker.status): \(worker.reason)"
+      if let place = reasons.firstIndex(where: { $0.words == words }) {
+        reasons[place].ids.append(worker.id)
+      } else {
+        reasons.append((words, [worker.id]))
+      }
+    }
+    return reasons.map { words, ids in
+      let more = ids.count > 10 ? " and \(ids.count - 10) more" : ""
+      let names = ids.prefix(10).map { "\($0)" }.joined(separator: ", ") + more
+      return "\(ids.count == 1 ? "worker" : "workers") \(names), \(Escaping.printable(words))"
+    }
+  }
+
   static func json(_ worker: WireWorker) -> JSON {
-    .object([
+    func known(_ value: JSON) -> JSON { hasReported(worker) ? value : .null }
+    return .object([
       JSON.Member("id", .integer(worker.id)),
       JSON.Member("name", .string(worker.name)),
       JSON.Member("status", .string(worker.status)),
@@ -43,8 +69,8 @@ enum WorkerRendering {
       JSON.Member("flavor", .text(worker.flavor)),
       JSON.Member("provider", .text(worker.provider)),
       JSON.Member("region", .text(worker.region)),
-      JSON.Member("price", worker.price > 0 ? .number(worker.price) : .null),
-      JSON.Member("cost", worker.price > 0 || worker.cost > 0 ? .number(worker.cost) : .null),
+      JSON.Member("price", isRented(worker) ? .number(worker.price) : .null),
+      JSON.Member("cost", isRented(worker) ? .number(worker.cost) : .null),
       JSON.Member("ends_at", Moment.json(worker.endsAt)),
       JSON.Member("step_id", .id(worker.stepID)),
       JSON.Member("step_name", .text(worker.stepName)),
@@ -52,11 +78,11 @@ enum WorkerRendering {
       JSON.Member("scope", .text(worker.scope)),
       JSON.Member("reason", .text(worker.reason)),
       JSON.Member("permanent", .bool(worker.permanent)),
-      JSON.Member("cpu", .number(worker.host.cpu)),
-      JSON.Member("memory_bytes", .integer(worker.host.memoryBytes)),
-      JSON.Member("disk_bytes", .integer(worker.host.diskBytes)),
-      JSON.Member("gpu", .integer(Int64(worker.host.gpu))),
-      JSON.Member("engines", .strings(worker.host.engines)),
+      JSON.Member("cpu", known(.number(worker.host.cpu))),
+      JSON.Member("memory_bytes", known(.integer(worker.host.memoryBytes))),
+      JSON.Member("disk_bytes", known(.integer(worker.host.diskBytes))),
+      JSON.Member("gpu", known(.integer(Int64(worker.host.gpu)))),
+      JSON.Member("engines", known(.strings(worker.host.engines))),
       JSON.Member("software", .text(worker.software)),
       JSON.Member("last_beat_at", Moment.json(worker.lastBeatAt)),
       JSON.Member("created_at", Moment.json(worker.createdAt)),
@@ -82,20 +108,24 @@ enum WorkerRendering {
     line("provider", worker.provider)
     line("region", worker.region)
     line("flavor", worker.flavor)
-    if worker.price > 0 { line("price", "\(FleetRendering.price(worker.price)) an hour") }
-    if worker.price > 0 || worker.cost > 0 { line("cost", FleetRendering.cost(worker.cost)) }
+    if isRented(worker) {
+      line("price", "\(FleetRendering.price(worker.price)) an hour")
+      line("cost", FleetRendering.cost(worker.cost))
+    }
     line("ends at", Moment.local(worker.endsAt, style.zone) ?? "")
     line("addresses", [worker.ipv4, worker.ipv6].filter { !$0.isEmpty }.joined(separator: ", "))
-    let gpu = worker.host.gpu == 0 ? "" : ", \(worker.host.gpu) GPU"
-    line(
-      "has",
-      "\(Quantity.trimmed(worker.host.cpu)) CPU, \(Quantity.gigabytes(worker.host.memoryBytes)) memory, \(Quantity.gigabytes(worker.host.diskBytes)) disk\(gpu)"
-    )
-    line("engines", worker.host.engines.joined(separator: ", "))
+    if hasReported(worker) {
+      let gpu = worker.host.gpu == 0 ? "" : ", \(worker.host.gpu) GPU"
+      line(
+        "has",
+        "\(Quantity.trimmed(worker.host.cpu)) CPU, \(Quantity.gigabytes(worker.host.memoryBytes)) memory, \(Quantity.gigabytes(worker.host.diskBytes)) disk\(gpu)"
+      )
+      line("engines", worker.host.engines.joined(separator: ", "))
+    }
     line("permanent", worker.permanent ? "yes" : "no")
     line("software", worker.software)
-    line("last heard", Moment.local(worker.lastBeatAt, style.zone) ?? "-")
-    line("joined", Moment.local(worker.createdAt, style.zone) ?? "-")
+    if hasReported(worker) { line("last heard", Moment.local(worker.lastBeatAt, style.zone) ?? "-") }
+    line(isRented(worker) ? "ordered" : "joined", Moment.local(worker.createdAt, style.zone) ?? "-")
     for warning in worker.warnings { line("warning", warning) }
     let width = lines.map(\.0.count).max() ?? 0
     return lines.map { name, value in

@@ -45,6 +45,9 @@ public nonisolated struct WireFlavorList: Sendable {
 
   public var flavors: [WireFlavor] = []
 
+  /// of regions that the filter lets pass and of which no flavor is known: why
+  public var notes: [String] = []
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -125,6 +128,9 @@ public nonisolated struct WireFlavorsEnabled: Sendable {
   // methods supported on all messages.
 
   public var changed: UInt32 = 0
+
+  /// what stood in the way of them, and does no more
+  public var forgotten: [String] = []
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -560,7 +566,7 @@ nonisolated extension WireListFlavors: SwiftProtobuf.Message, SwiftProtobuf._Mes
 
 nonisolated extension WireFlavorList: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".FlavorList"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}flavors\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}flavors\0\u{1}notes\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -569,6 +575,7 @@ nonisolated extension WireFlavorList: SwiftProtobuf.Message, SwiftProtobuf._Mess
       // enabled. https://github.com/apple/swift-protobuf/issues/1034
       switch fieldNumber {
       case 1: try { try decoder.decodeRepeatedMessageField(value: &self.flavors) }()
+      case 2: try { try decoder.decodeRepeatedStringField(value: &self.notes) }()
       default: break
       }
     }
@@ -578,11 +585,15 @@ nonisolated extension WireFlavorList: SwiftProtobuf.Message, SwiftProtobuf._Mess
     if !self.flavors.isEmpty {
       try visitor.visitRepeatedMessageField(value: self.flavors, fieldNumber: 1)
     }
+    if !self.notes.isEmpty {
+      try visitor.visitRepeatedStringField(value: self.notes, fieldNumber: 2)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: WireFlavorList, rhs: WireFlavorList) -> Bool {
     if lhs.flavors != rhs.flavors {return false}
+    if lhs.notes != rhs.notes {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -740,7 +751,7 @@ nonisolated extension WireEnableFlavor: SwiftProtobuf.Message, SwiftProtobuf._Me
 
 nonisolated extension WireFlavorsEnabled: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".FlavorsEnabled"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}changed\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}changed\0\u{1}forgotten\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -749,6 +760,7 @@ nonisolated extension WireFlavorsEnabled: SwiftProtobuf.Message, SwiftProtobuf._
       // enabled. https://github.com/apple/swift-protobuf/issues/1034
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularUInt32Field(value: &self.changed) }()
+      case 2: try { try decoder.decodeRepeatedStringField(value: &self.forgotten) }()
       default: break
       }
     }
@@ -758,11 +770,15 @@ nonisolated extension WireFlavorsEnabled: SwiftProtobuf.Message, SwiftProtobuf._
     if self.changed != 0 {
       try visitor.visitSingularUInt32Field(value: self.changed, fieldNumber: 1)
     }
+    if !self.forgotten.isEmpty {
+      try visitor.visitRepeatedStringField(value: self.forgotten, fieldNumber: 2)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: WireFlavorsEnabled, rhs: WireFlavorsEnabled) -> Bool {
     if lhs.changed != rhs.changed {return false}
+    if lhs.forgotten != rhs.forgotten {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -205,17 +205,20 @@ extension Engine {
     return wire
   }
 
-  func recruiters(of step: Int64) -> [WireRecruiter] {
-    fleet.recruiters.values.filter { step == 0 || $0.key.step.rawValue == step }
+  /// Those of a step, or all where it is zero.
+  func recruiters(of step: Int64) throws(CallError) -> [WireRecruiter] {
+    if step != 0, steps[StepID(step)] == nil { throw Self.noStep(step) }
+    return fleet.recruiters.values.filter { step == 0 || $0.key.step.rawValue == step }
       .sorted { $0.key < $1.key }.map(view)
   }
 
   /// What it would do now, and why not more.
   func explain(recruiter step: Int64, _ rank: UInt32) throws(CallError) -> String {
+    if steps[StepID(step)] == nil { throw Self.noStep(step) }
     let recruiter = try recruiter(step, rank)
     let key = recruiter.key
     let snapshot = snapshot(at: microsecondsNow())
-    let plan = Recruitment.plan(snapshot)
+    let plan = Recruitment.plan(snapshot, explaining: key)
     guard let need = snapshot.steps[key.step] else { return "its step is gone" }
     let pending = need.demands.reduce(0) { $0 + $1.tasks }
     var sentences: [String] = []
@@ -227,8 +230,8 @@ extension Engine {
     )
     if let wanted = plan.wanted[key] {
       sentences.append("\(wanted) \(wanted == 1 ? "slot is" : "slots are") wanted beside those that are free")
-    } else if !need.isHeld {
-      sentences.append("the slots that are free suffice")
+    } else if !need.isHeld, pending > 0 {
+      sentences.append("the slots that are free or on their way suffice")
     }
     let recycled = plan.recycled.filter { $0.to == key }
     if !recycled.isEmpty {
@@ -237,12 +240,15 @@ extension Engine {
     for (flavor, orders) in Dictionary(grouping: plan.bought.filter { $0.by == key }, by: \.flavor)
       .sorted(by: { $0.key.name < $1.key.name })
     {
+      let region = Region(provider: flavor.provider, name: flavor.region)
       sentences.append(
-        "it buys \(orders.count) of \(flavor.name) in \(flavor.provider) \(flavor.region), \(orders[0].concurrency) slots each"
+        "it buys \(orders.count) of \(flavor.name) in \(region), "
+          + "\(orders[0].concurrency) \(orders[0].concurrency == 1 ? "slot" : "slots") each"
       )
     }
     sentences += plan.remarks[key] ?? []
-    // Orders that wait for their provider.
+    if configuration.providers.isEmpty { sentences.append("no provider is configured") }
+    // Orders that wait for their provider, and where there is trouble of which nothing was said yet.
     var waiting: Set<String> = []
     for worker in self.workers.values where worker.step == key.step && worker.rank == key.rank {
       guard let instance = fleet.instance(of: worker), instance.state == .ordered,
@@ -254,8 +260,60 @@ extension Engine {
         waiting.insert("\(region): \(problem.kind.rawValue), \(problem.message)")
       }
     }
-    sentences += waiting.sorted()
+    let named = sentences + waiting
+    let unnamed = troubles(now: snapshot.now).filter { trouble in
+      recruiter.filter.admits(trouble.region, isDefault: trouble.isDefault)
+        && !named.contains { $0.hasPrefix("\(trouble.region): ") }
+    }
+    sentences += waiting.sorted() + Trouble.sentences(unnamed).prefix(5)
     return sentences.joined(separator: "; ")
+  }
+
+  // MARK: Regions
+
+  /// A region of the configuration that does not do what it is asked, or of which nothing is known yet.
+  struct Trouble: Sendable {
+    var region: Region
+    var isDefault: Bool
+    var problem: ProviderError?
+    /// Why, and for how long.
+    var obstacle: String
+    var hasFlavors: Bool
+
+    /// A sentence for each provider and problem: `aws.primary eu-west-1, us-east-1: credentials, …`.
+    static func sentences(_ troubles: [Trouble]) -> [String] {
+      var groups: [(first: Trouble, others: [String])] = []
+      for trouble in troubles {
+        let place = groups.firstIndex {
+          $0.first.region.provider == trouble.region.provider && $0.first.problem == trouble.problem
+            && $0.first.hasFlavors == trouble.hasFlavors
+        }
+        if let place {
+          groups[place].others.append(trouble.region.name)
+        } else {
+          groups.append((trouble, []))
+        }
+      }
+      return groups.map { first, others in
+        let places = (["\(first.region)"] + others).joined(separator: ", ")
+        let unknown = others.isEmpty ? "; its flavors are not known" : "; their flavors are not known"
+        return "\(places): \(first.obstacle)" + (first.hasFlavors ? "" : unknown)
+      }
+    }
+  }
+
+  /// In the order of the configuration.
+  func troubles(now: Int64 = microsecondsNow()) -> [Trouble] {
+    let withFlavors = Set(fleet.flavors.values.filter { !$0.isGone }.map(\.region))
+    return configuration.providers.flatMap { provider in
+      provider.regions.compactMap { name in
+        let region = Region(provider: provider.name, name: name)
+        guard let row = fleet.regions[region], let obstacle = row.trouble(now) else { return nil }
+        return Trouble(
+          region: region, isDefault: name == provider.regions.first, problem: row.problem,
+          obstacle: obstacle, hasFlavors: withFlavors.contains(region))
+      }
+    }
   }
 
   // MARK: Flavors and workers
@@ -267,15 +325,44 @@ extension Engine {
     }
     if meant.isEmpty { throw noFlavor(request.provider, request.name, request.region) }
     var answer = WireFlavorsEnabled()
-    for var row in meant {
-      if request.enabled { (row.blockedUntil, row.blockReason, row.blockCount) = (nil, nil, 0) }
+    for var row in meant.sorted(by: { ($0.region, $0.id) < ($1.region, $1.id) }) {
+      if request.enabled {
+        if let reason = row.blockReason, row.blockedUntil ?? 0 > batch.now {
+          answer.forgotten.append("\(row.region): \(reason)")
+        }
+        (row.blockedUntil, row.blockReason, row.blockCount) = (nil, nil, 0)
+        answer.forgotten += forgetTrouble(of: row.region)
+      }
       if row.isDisabled == request.enabled { answer.changed += 1 }
       row.isDisabled = !request.enabled
       save(row)
     }
     batch.event(
       "flavor", meant[0].id, request.enabled ? "enabled" : "disabled", user: user.id, reason: request.name)
+    // Orders may have waited for this.
+    announcement.hasErrands = true
     return answer
+  }
+
+  /// Lets a region be asked again at once, as if nothing had gone wrong there. Answers what did.
+  private func forgetTrouble(of region: Region) -> [String] {
+    guard var row = fleet.regions[region] else { return [] }
+    var forgotten: [String] = []
+    if let problem = row.problem {
+      forgotten.append("\(region): \(problem.kind.rawValue), \(problem.message)")
+    }
+    if let learned = row.learnedInstances, row.learnedUntil ?? 0 > batch.now {
+      forgotten.append(
+        "\(region): at most \(learned) \(learned == 1 ? "instance" : "instances"), as was found out")
+    }
+    guard !forgotten.isEmpty || row.blockedUntil != nil || row.failures > 0 || row.learnedInstances != nil
+    else {
+      return []
+    }
+    (row.problem, row.blockedUntil, row.failures) = (nil, nil, 0)
+    (row.learnedInstances, row.learnedUntil) = (nil, nil)
+    save(row)
+    return forgotten
   }
 
   private func noFlavor(_ provider: String, _ name: String, _ region: String) -> CallError {
@@ -284,7 +371,30 @@ extension Engine {
       let names = known.isEmpty ? "none is configured" : "known: \(known.joined(separator: ", "))"
       return CallError(.notFound, "there is no provider \(provider.prefix(60)); \(names)", field: "provider")
     }
-    let place = region.isEmpty ? provider : "\(provider) \(region)"
+    let regions = configuration.providers.first { $0.name == provider }?.regions ?? []
+    if !region.isEmpty, !regions.contains(region) {
+      return CallError(
+        .notFound,
+        "\(provider) has no region \(region.prefix(60)); it has: \(regions.joined(separator: ", "))",
+        field: "region")
+    }
+    let asked = region.isEmpty ? regions : [region]
+    let own = fleet.flavors.values.filter {
+      $0.flavor.provider == provider && asked.contains($0.flavor.region)
+    }
+    if own.allSatisfy(\.isGone) {
+      let troubles = troubles(now: batch.now).filter {
+        $0.region.provider == provider && asked.contains($0.region.name)
+      }
+      let why = Trouble.sentences(troubles).joined(separator: "; ")
+      return CallError(
+        .unavailable,
+        why.isEmpty
+          ? "the flavors of \(provider) are not known yet; try again in a minute"
+          : "\(name.prefix(60)) cannot be had: \(why)",
+        field: "flavor")
+    }
+    let place = region.isEmpty ? provider : "\(Region(provider: provider, name: region))"
     return CallError(
       .notFound,
       "\(place) has no flavor \(name.prefix(60)); `scitq flavor list --filter provider=\(provider)` shows those "
@@ -362,5 +472,12 @@ extension Engine {
     }
     if !request.idempotencyKey.isEmpty { batch.keys.append((user.id, key, first, Int64(count))) }
     return answer
+  }
+}
+
+extension RegionRow {
+  /// Why it does not do what it is asked, also while that is tried again; nil: nothing is known against it.
+  func trouble(_ now: Int64) -> String? {
+    (obstacle(now) ?? problem.map { "\($0.kind.rawValue), \($0.message)" })?.replacing(".;", with: ";")
   }
 }

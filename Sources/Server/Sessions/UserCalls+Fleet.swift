@@ -26,7 +26,7 @@ extension UserCalls {
     case .listRecruiters:
       return try await ScitqServer.answer(Call.listRecruiters, payload) { (request) async throws(CallError) in
         var list = WireRecruiterList()
-        list.recruiters = await context.engine.recruiters(of: request.stepID)
+        list.recruiters = try await context.engine.recruiters(of: request.stepID)
         return list
       }
     case .createRecruiter:
@@ -61,9 +61,9 @@ extension UserCalls {
     case .readCost:
       return try await ScitqServer.answer(Call.readCost, payload) { (request) async throws(CallError) in
         try await read { (db) throws(CallError) in
-          do { return try db.costs(of: request.workflowID, at: microsecondsNow()) } catch {
-            throw Engine.unavailable(error)
-          }
+          do {
+            return try db.costs(of: request.workflowID, at: microsecondsNow())
+          } catch let error as CallError { throw error } catch { throw Engine.unavailable(error) }
         }
       }
     default: return nil
@@ -91,12 +91,16 @@ extension UserCalls {
       } catch { throw Engine.unavailable(error) }
     }
     let now = microsecondsNow()
-    var list = WireFlavorList()
-    list.flavors = flavors.filter {
+    let passing = flavors.filter {
       defaults[$0.flavor.provider] != nil
         && filter.matches($0.flavor, isDefaultRegion: defaults[$0.flavor.provider] == $0.flavor.region)
     }
-    .sorted {
+    var list = WireFlavorList()
+    list.notes = Engine.Trouble.sentences(
+      await context.engine.troubles(now: now).filter {
+        !$0.hasFlavors && filter.admits($0.region, isDefault: $0.isDefault)
+      })
+    list.flavors = passing.sorted {
       ($0.flavor.price, $0.flavor.provider, $0.flavor.region, $0.id)
         < ($1.flavor.price, $1.flavor.provider, $1.flavor.region, $1.id)
     }

@@ -13,11 +13,14 @@ extension UserCalls {
             SELECT worker.*, step.name AS step_name, step.workflow_id, flavor.name AS flavor_name, flavor.provider,
               flavor.region, instance.price, instance.state, instance.address, instance.problem,
               instance.problem_class, instance.suspended, instance.ends_at AS host_ends_at,
+              instance.joined_at, CASE WHEN instance.state = 'ordered' AND region.blocked_until > :now
+                THEN region.problem_class || ': ' || region.problem END AS region_problem,
               (SELECT sum((coalesce(ended_at, :now) - started_at) * instance.price) / 3.6e9
                 FROM instance_use WHERE instance_id = instance.id) AS cost
             FROM worker LEFT JOIN step ON step.id = worker.step_id
             LEFT JOIN instance ON instance.id = worker.instance_id
             LEFT JOIN flavor ON flavor.id = instance.flavor_id
+            LEFT JOIN region ON region.provider = flavor.provider AND region.name = flavor.region
             WHERE worker.status <> 'deleted' OR instance.state <> 'ended' ORDER BY worker.id
             """, arguments: ["now": microsecondsNow()]
         ).map { (WorkerRow($0), $0["step_name"], $0["workflow_id"], RentedHost($0)) }
@@ -145,6 +148,7 @@ extension UserCalls {
     if disk.freeBytes < 1 << 30 {
       status.warnings.append("less than 1 GiB is free where the server keeps its data")
     }
+    status.warnings += Engine.Trouble.sentences(await context.engine.troubles()).map { "provider \($0)" }
     for worker in workers {
       for warning in worker.warnings { status.warnings.append("worker \(worker.name): \(warning)") }
     }
@@ -162,6 +166,7 @@ private struct RentedHost: Sendable {
   var address: String
   var problem: String?
   var isSuspended: Bool
+  var hasJoined: Bool
   var endsAt: Int64
 
   /// Nil: none was.
@@ -175,7 +180,10 @@ private struct RentedHost: Sendable {
     address = row["address"]
     if let kind = row["problem_class"] as String?, let text = row["problem"] as String? {
       problem = "\(kind): \(text)"
+    } else {
+      problem = row["region_problem"]
     }
+    hasJoined = row["joined_at"] != nil
     isSuspended = row["suspended"]
     endsAt = row["host_ends_at"] ?? 0
   }
@@ -191,6 +199,8 @@ private struct RentedHost: Sendable {
     if worker.status == "deleted" { worker.status = "deleting" }
     if isSuspended { worker.status = "suspended" }
     if let problem { worker.reason = problem }
+    // Its row is as old as the order.
+    if !hasJoined { worker.lastBeatAt = 0 }
     if worker.endsAt == 0 { worker.endsAt = endsAt }
   }
 }

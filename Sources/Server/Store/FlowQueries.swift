@@ -9,9 +9,8 @@ struct FlowQueries {
   // MARK: Workflows
 
   func workflow(_ id: Int64) throws -> WireWorkflow? {
-    try Row.fetchOne(
-      db, sql: "\(Self.workflows) WHERE workflow.id = ?", arguments: [id]
-    ).map(view(workflow:))
+    let found = try Row.fetchOne(db, sql: "\(Self.workflows) WHERE workflow.id = ?", arguments: [id])
+    return try found.map { try view(workflow: $0, costs: try costs([id])) }
   }
 
   /// Newest first.
@@ -27,8 +26,9 @@ struct FlowQueries {
           \(Self.workflows) WHERE workflow.id < ? AND (? = '' OR workflow.name LIKE ? ESCAPE '\\')
           ORDER BY workflow.id DESC LIMIT ?
           """, arguments: [before, request.name, Self.pattern(request.name), limit + 1])
+      let costs = try costs(rows.map { $0["id"] })
       for row in rows where list.workflows.count <= limit {
-        let workflow = try view(workflow: row)
+        let workflow = try view(workflow: row, costs: costs)
         before = workflow.id
         if request.statuses.isEmpty || request.statuses.contains(workflow.status) {
           list.workflows.append(workflow)
@@ -56,13 +56,30 @@ struct FlowQueries {
     FROM workflow LEFT JOIN user ON user.id = workflow.owner_id
     """
 
-  private func view(workflow row: Row) throws -> WireWorkflow {
+  /// What rented hosts have cost these workflows until now; one that has cost nothing is not named.
+  private func costs(_ workflows: [Int64]) throws -> [Int64: Double] {
+    guard !workflows.isEmpty else { return [:] }
+    let places = Array(repeating: "?", count: workflows.count).joined(separator: ", ")
+    let rows = try Row.fetchAll(
+      db,
+      sql: """
+        SELECT used.workflow_id AS id,
+          sum((coalesce(used.ended_at, ?) - used.started_at) * instance.price) / 3.6e9 AS cost
+        FROM instance_use AS used JOIN instance ON instance.id = used.instance_id
+        WHERE used.workflow_id IN (\(places)) GROUP BY used.workflow_id
+        """, arguments: StatementArguments([microsecondsNow()] + workflows))
+    return Dictionary(rows.map { ($0["id"], $0["cost"]) }, uniquingKeysWith: { first, _ in first })
+  }
+
+  private func view(workflow row: Row, costs: [Int64: Double]) throws -> WireWorkflow {
     let kept = WorkflowRow(row)
     var workflow = WireWorkflow()
     workflow.id = kept.id.rawValue
     workflow.name = kept.name
     workflow.strategy = kept.strategy.rawValue
     workflow.maximumWorkers = UInt32(clamping: kept.maximumWorkers)
+    workflow.maximumCost = kept.maximumCost ?? 0
+    workflow.cost = costs[kept.id.rawValue] ?? 0
     workflow.weight = Double(kept.weightMilli) / 1000
     workflow.owner = row["owner_name"] ?? ""
     workflow.createdAt = kept.createdAt

@@ -182,5 +182,6 @@ extension Schema {
     ALTER TABLE instance_use ADD COLUMN workflow_id INTEGER NOT NULL DEFAULT 0;
     UPDATE instance_use
       SET workflow_id = coalesce((SELECT workflow_id FROM step WHERE step.id = instance_use.step_id), 0);
+    CREATE INDEX instance_use_workflow ON instance_use (workflow_id);
     """
 }
