@@ -421,6 +421,7 @@ actor World {
   }
 
   private func showEvents() async {
+    guard FileManager.default.fileExists(atPath: database.path) else { return }
     let events = try? await sql(
       """
       SELECT time(at / 1000000, 'unixepoch'), object, first_id, from_status, to_status, worker_id, reason
