@@ -35,6 +35,8 @@ package struct StepNeed: Sendable, Hashable {
   package var workflow: WorkflowID
   /// Tasks that can run now, of each shape.
   package var demands: [Demand]
+  /// There are more, which the limits of their owner keep from starting.
+  package var isCut: Bool
   /// Tasks that may become ready and are on no worker, those of `demands` included.
   package var coming: Int
   /// Nothing of it is assigned now.
@@ -53,9 +55,12 @@ package struct StepNeed: Sendable, Hashable {
     }
   }
 
-  package init(workflow: WorkflowID, demands: [Demand] = [], coming: Int = 0, isHeld: Bool = false) {
+  package init(
+    workflow: WorkflowID, demands: [Demand] = [], isCut: Bool = false, coming: Int = 0, isHeld: Bool = false
+  ) {
     self.workflow = workflow
     self.demands = demands
+    self.isCut = isCut
     self.coming = coming
     self.isHeld = isHeld
   }

@@ -400,7 +400,9 @@ package struct Recruitment {
 
   /// Whether its step has tasks, and none that its host could run: the host is not what it was bought for.
   private func isUnfit(_ worker: FleetWorker) -> Bool {
-    guard let step = worker.step, let need = snapshot.steps[step], !need.isHeld else { return false }
+    guard let step = worker.step, let need = snapshot.steps[step], !need.isHeld, !need.isCut else {
+      return false
+    }
     return need.demands.contains { $0.tasks > 0 } && !isWanted(worker)
   }
 

@@ -271,6 +271,8 @@ extension Engine {
         continue
       }
       registry.endLease(id)
+      // Its job is back in its queue.
+      if row.status == .deploying { continue }
       for task in cluster.tasks(on: id) {
         lose(
           task, because: "worker \(row.name) was not heard of for \(configuration.workers.offlineTimeout)",

@@ -21,6 +21,8 @@ actor Engine: Service {
   let registry: WorkerRegistry
   let configuration: Configuration
   let logger: Logger
+  /// Microseconds UTC.
+  let startedAt = microsecondsNow()
   private nonisolated let inbox = Inbox()
   /// Tasks for `OutputChecks`.
   nonisolated let checks: AsyncStream<TaskID>

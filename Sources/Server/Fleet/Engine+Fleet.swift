@@ -67,7 +67,13 @@ extension Engine {
     let patience = configuration.fleet
     for row in workers.values.sorted(by: { $0.id < $1.id }) where !row.permanent {
       guard let instance = fleet.instance(of: row), !instance.isUnwanted else { continue }
-      if row.status == .lost, batch.now - row.lastBeatAt > patience.idleTimeout.microseconds {
+      // What this server could not hear because it was not there is held against nobody.
+      func isOver(_ time: Int64, _ patience: Duration) -> Bool {
+        batch.now - max(time, startedAt) > patience.microseconds
+      }
+      // As far as is known, it has not begun.
+      let waits = isQueued(instance) && fleet.uses[instance.id] == nil
+      if row.status == .lost, isOver(row.lastBeatAt, patience.idleTimeout) {
         returnHost(of: row.id, because: "it was lost and has not come back", by: nil)
       } else if fleet.leaving.contains(row.id), ready[row.id] == nil, cluster.tasks(on: row.id).isEmpty,
         // A job ends with its worker, unless it was put back into its queue and comes again.
@@ -76,25 +82,28 @@ extension Engine {
         returnHost(of: row.id, because: "it has left", by: nil)
       } else if row.wish == .quarantine, cluster.tasks(on: row.id).isEmpty {
         returnHost(of: row.id, because: row.wishReason ?? "it is quarantined", by: nil)
-      } else if let wish = row.wish, let since = fleet.idleSince[row.id],
-        batch.now - since > patience.idleTimeout.microseconds
+      } else if let wish = row.wish, row.status != .deploying, let since = fleet.idleSince[row.id],
+        isOver(since, patience.idleTimeout)
       {
         let why = row.wishReason ?? (wish == .drain ? "drained" : "paused")
         returnHost(of: row.id, because: "\(why), and without a task since", by: nil)
-      } else if row.status == .deploying, let deployedAt = instance.deployedAt,
-        batch.now - deployedAt > patience.deployTimeout.microseconds
+      } else if row.status == .deploying, !waits, let deployedAt = instance.deployedAt,
+        isOver(deployedAt, patience.deployTimeout)
       {
         returnHost(of: row.id, because: "its host never reported", by: nil)
         disappointed(
-          by: instance,
-          "a host of it never reported; see whether hosts reach this server (fleet.server_address)")
+          by: instance, "never reported; see whether hosts reach this server (fleet.server_address)")
       }
     }
   }
 
+  /// With these words begins why a flavor is not bought whose hosts did not come to be workers.
+  static let disappointment = "a host of it "
+
   /// Hosts of that flavor are made, and are no workers: more of them are not bought for a while, and then one, to see.
-  func disappointed(by instance: InstanceRow, _ why: String) {
+  func disappointed(by instance: InstanceRow, _ what: String) {
     guard var flavor = fleet.flavor(of: instance) else { return }
+    let why = Self.disappointment + what
     fleet.proven.remove(flavor.region)
     block(&flavor, why)
     for row in fleet.instances.values.sorted(by: { $0.id < $1.id })
@@ -105,8 +114,9 @@ extension Engine {
 
   /// It is not asked for again for five minutes, and twice as long each time until one does what it should.
   func block(_ flavor: inout FlavorRow, for base: Int64 = 300, _ why: String) {
-    flavor.blockCount += 1
-    let seconds = min(base << Int64(min(flavor.blockCount - 1, 4)), max(base, 3600))
+    // What befalls many hosts at once is one failure.
+    if (flavor.blockedUntil ?? 0) <= batch.now { flavor.blockCount += 1 }
+    let seconds = min(base << Int64(min(max(flavor.blockCount - 1, 0), 4)), max(base, 3600))
     flavor.blockedUntil = batch.now + seconds * 1_000_000
     flavor.blockReason = why
     save(flavor)
@@ -124,17 +134,23 @@ extension Engine {
       let flavor = fleet.instance(of: row).flatMap { fleet.flavor(of: $0) }
       guard row.step != nil || flavor != nil else { continue }
       var capacity = row.capacity(at: now)
+      let instance = fleet.instance(of: row)
+      let isOrdered = instance?.state == .ordered && instance?.attempts == 0
       if row.status == .deploying, let flavor {
         capacity = offer(flavor, of: providers[flavor.flavor.provider], at: now).capacity
+        // What another one lacked does not make it worthless: it is paid for already, and may be whole.
+        if !isOrdered {
+          capacity = Needs(of: flavor.flavor)
+          capacity.seconds = providers[flavor.flavor.provider]?.secondsForTasks ?? .max
+        }
       }
-      let instance = fleet.instance(of: row)
       snapshot.workers.append(
         FleetWorker(
           id: row.id, step: row.step, scope: row.scope, concurrency: Int(row.concurrency),
           loadMilli: cluster.loadMilli(of: row.id), capacity: capacity, flavor: flavor?.flavor,
           rank: row.rank,
           isDeploying: row.status == .deploying,
-          isOrdered: instance?.state == .ordered && instance?.attempts == 0,
+          isOrdered: isOrdered,
           isAvailable: cluster.worker(row.id)?.isAssignable ?? false,
           isLeaving: instance?.isUnwanted == true || row.status == .draining || row.wish == .drain,
           isPermanent: row.permanent, hasWorked: instance?.hasWorked ?? true,
@@ -146,10 +162,11 @@ extension Engine {
       guard let workflow = workflow(of: id) else { continue }
       let counts = cluster.statusCounts(of: id)
       var room = rooms[workflow.owner] ?? Room(cluster.room(of: workflow.owner))
-      let demands = cluster.demands(of: id).compactMap { room.take($0) }
+      let all = cluster.demands(of: id)
+      let demands = all.compactMap { room.take($0) }
       rooms[workflow.owner] = room
       snapshot.steps[id] = StepNeed(
-        workflow: workflow.id, demands: demands,
+        workflow: workflow.id, demands: demands, isCut: demands != all,
         coming: counts[.pending] + counts[.waiting] + counts[.inactive] + counts[.suspended],
         isHeld: workflow.state != .running || steps[id]?.isSuspended == true)
       guard snapshot.workflows[workflow.id] == nil else { continue }
@@ -356,6 +373,7 @@ extension Engine {
   func end(_ instance: inout InstanceRow) {
     closeUse(of: instance)
     if instance.state == .deployed, let region = fleet.flavor(of: instance)?.region {
+      fleet.ends[region, default: []].removeAll { $0 < batch.now - 600_000_000 }
       fleet.ends[region, default: []].append(batch.now)
     }
     instance.state = .ended

@@ -12,11 +12,10 @@ extension Engine {
     let now = microsecondsNow()
     var errands: [FleetErrand] = []
     var probed: Set<Region> = []
-    for id in underWay {
-      if let flavor = fleet.instances[id].flatMap({ fleet.flavor(of: $0) }) { probed.insert(flavor.region) }
-    }
-    for row in fleet.instances.values where row.state == .deployed && row.joinedAt == nil && !isQueued(row) {
-      if let region = fleet.flavor(of: row)?.region, !fleet.proven.contains(region) { probed.insert(region) }
+    for row in fleet.instances.values where !row.isUnwanted {
+      guard let region = fleet.flavor(of: row)?.region else { continue }
+      let isAwaited = row.state == .deployed && row.joinedAt == nil && !isQueued(row)
+      if underWay.contains(row.id) || isAwaited && !fleet.proven.contains(region) { probed.insert(region) }
     }
     let rows = fleet.instances.values.sorted {
       ($0.isUnwanted ? 0 : 1, $0.id) < ($1.isUnwanted ? 0 : 1, $1.id)
@@ -33,8 +32,8 @@ extension Engine {
       if !row.isUnwanted, (region?.blockedUntil ?? 0) > now { continue }
       let isKnown =
         fleet.trusted.contains(flavor.region) && (fleet.proven.contains(flavor.region) || isQueued(row))
-      // To look for one is no probe.
-      if row.attempts == 0, !isKnown, !probed.insert(flavor.region).inserted { continue }
+      // One that is looked for is made where it is not found.
+      if !row.isUnwanted, !isKnown, !probed.insert(flavor.region).inserted { continue }
       let worker = workers[row.worker]
       errands.append(
         .deploy(
@@ -149,8 +148,8 @@ extension Engine {
         $0.id != id && ($0.state == .deployed || $0.attempts > 0)
           && fleet.flavor(of: $0)?.region == flavor.region
       }.count
-      fleet.ends[flavor.region]?.removeAll { $0 < now - 600_000_000 }
-      region.learnedInstances = error.limit ?? standing + (fleet.ends[flavor.region]?.count ?? 0)
+      let ended = (fleet.ends[flavor.region] ?? []).count { $0 > now - 600_000_000 }
+      region.learnedInstances = error.limit ?? standing + ended
       region.learnedUntil = now + 600_000_000
       region.problem = error
       region.blockedUntil = now + 60_000_000
@@ -295,17 +294,17 @@ extension Engine {
       if row.problem != nil { gone(row, known) }
       return
     }
-    // A list may be of another account, or not be whole: who answers is there.
-    let times = fleet.missing[row.id, default: 0] + 1
-    fleet.missing[row.id] = times
-    if registry.isHeard(row.worker) {
-      if times == 2 {
+    // A list may be of another account, or not be whole: who answers is there. Once it does not, two lists decide.
+    guard !registry.isHeard(row.worker) else {
+      if fleet.missing.updateValue(0, forKey: row.id) == nil {
         batch.event(
           worker: row.worker, "not listed", reason: "its provider does not list its host, but it answers")
       }
-    } else if times >= 2 {
-      gone(row, known)
+      return
     }
+    let times = fleet.missing[row.id, default: 0] + 1
+    fleet.missing[row.id] = times
+    if times >= 2 { gone(row, known) }
   }
 
   /// Whether a host that waits in its queue had come already. Of a worker that was heard of since the list
@@ -341,9 +340,10 @@ extension Engine {
     let before = row
     let worker = workers[row.worker]
     if queues, host.state == .pending, row.joinedAt == nil {
-      // It has not begun: its deadline and its costs have not either.
+      // It has not begun, or will begin anew: its deadline and its costs have not begun either.
+      closeUse(of: row)
       if batch.now - (row.deployedAt ?? 0) > 60_000_000 { row.deployedAt = batch.now }
-    } else if fleet.uses[row.id] == nil {
+    } else if fleet.uses[row.id] == nil, !row.isUnwanted {
       charge(row.id, to: worker?.step)
       row.deployedAt = batch.now
     }
@@ -360,7 +360,8 @@ extension Engine {
     if row.endsAt != before.endsAt, let worker { set(worker) }
     guard row.isSuspended != before.isSuspended, let worker = workers[row.worker] else { return }
     batch.event(worker: worker.id, row.isSuspended ? "suspended by its provider" : "resumed by its provider")
-    if !row.isSuspended { registry.grantLease(worker.id) }
+    // One that was put back into its queue meanwhile has no lease.
+    if !row.isSuspended, worker.status != .deploying { registry.grantLease(worker.id) }
     set(worker)
   }
 
@@ -384,7 +385,7 @@ extension Engine {
       row.isUnwanted = true
       row.nextAttemptAt = nil
       row.attempts = 0
-      if row.joinedAt == nil { disappointed(by: row, "a host of it was gone before it reported") }
+      if row.joinedAt == nil, !isQueued(row) { disappointed(by: row, "was gone before it reported") }
     }
     save(row)
   }
@@ -402,6 +403,8 @@ extension Engine {
       missing.remove(key)
       if var known = fleet.flavors[key] {
         guard known.flavor != flavor || known.isGone else { continue }
+        // What the old sizes turned out to be says nothing of the new ones.
+        if Needs(of: known.flavor) != Needs(of: flavor) { (known.seen, known.seenAt) = (nil, nil) }
         known.flavor = flavor
         known.isGone = false
         save(known)
@@ -457,6 +460,9 @@ extension Engine {
     guard var flavor = fleet.flavor(of: instance) else { return }
     fleet.proven.insert(flavor.region)
     flavor.blockCount = 0
+    if flavor.blockReason?.hasPrefix(Self.disappointment) == true {
+      (flavor.blockedUntil, flavor.blockReason) = (nil, nil)
+    }
     flavor.seen = row.capacity(at: batch.now)
     flavor.seenAt = batch.now
     save(flavor)

@@ -149,8 +149,9 @@ struct FlavorRow: Sendable {
     blockReason = row["block_reason"]
     blockCount = row["block_count"]
     seenAt = row["seen_at"]
-    // Of an older schema there are memory and disk alone.
-    if let memory = row["seen_memory_mib"] as Int32?, let disk = row["seen_disk_mib"] as Int32? {
+    if seenAt != nil, let memory = row["seen_memory_mib"] as Int32?,
+      let disk = row["seen_disk_mib"] as Int32?
+    {
       var found = Needs(of: flavor)
       (found.memoryMiB, found.diskMiB) = (memory, disk)
       found.cpuMilli = row["seen_cpu_milli"] ?? found.cpuMilli
@@ -195,15 +196,8 @@ struct FlavorRow: Sendable {
   /// What it looks like to whoever buys.
   func offer(isDefaultRegion: Bool, now: Int64) -> Offer {
     var capacity = Needs(of: flavor)
-    if let seen {
-      (capacity.cpuMilli, capacity.memoryMiB, capacity.diskMiB) = (
-        seen.cpuMilli, seen.memoryMiB, seen.diskMiB
-      )
-      // What a host should have had and had not may have been its own bad luck: after a while it is tried again.
-      if let seenAt, now - seenAt < Self.grudge {
-        (capacity.gpu, capacity.engines, capacity.seconds) = (seen.gpu, seen.engines, seen.seconds)
-      }
-    }
+    // What a host should have had and had not may have been its own bad luck: after a while it is tried again.
+    if let seen, let seenAt, now - seenAt < Self.memory { capacity = seen }
     // Fewer than ten tell nothing.
     let seen = ended >= 10 ? Double(takenBack) * 100 / Double(ended) : nil
     return Offer(
@@ -211,8 +205,8 @@ struct FlavorRow: Sendable {
       obstacle: obstacle(now))
   }
 
-  /// How long it is held against a flavor that its last host lacked something.
-  private static let grudge: Int64 = 3_600_000_000
+  /// How long what its last host had is believed of the next one.
+  private static let memory: Int64 = 3_600_000_000
 
   /// Why it is not bought; nil: nothing stands in the way.
   func obstacle(_ now: Int64) -> String? {
@@ -366,8 +360,10 @@ extension FleetState {
     for row in try Row.fetchAll(
       db,
       sql: """
-        SELECT DISTINCT flavor.provider, flavor.region FROM instance JOIN flavor ON flavor.id = instance.flavor_id
-        WHERE joined_at > ?
+        SELECT flavor.provider, flavor.region, joined_at, max(instance.id)
+        FROM instance JOIN flavor ON flavor.id = instance.flavor_id
+        WHERE joined_at IS NOT NULL OR state = 'ended' AND deployed_at IS NOT NULL
+        GROUP BY flavor.provider, flavor.region HAVING joined_at > ?
         """, arguments: [microsecondsNow() - 7 * 86_400_000_000])
     {
       proven.insert(Region(provider: row["provider"], name: row["region"]))

@@ -19,7 +19,7 @@ struct FleetState: Sendable {
   var nextInstance: Int64 = 1
   var nextFlavor: Int64 = 1
 
-  // Not in the database: it is found out anew.
+  // What the database has none or a part of: it is found out anew.
   /// Since when rented workers have had nothing to do.
   var idleSince: [WorkerID: Int64] = [:]
   /// Those that were given something since the last pass.

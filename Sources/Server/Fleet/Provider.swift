@@ -31,7 +31,7 @@ struct InstanceOrder: Sendable {
   var flavor: Flavor
   /// What the host is to do when it boots.
   var boot: BootScript
-  /// How many workers share the host: more than one with pilots of a cluster only.
+  /// How many tasks its worker is to run at once.
   var concurrency: Int
 }
 

@@ -8,6 +8,10 @@ mkdir -p "$FOLDER"
 cd "$FOLDER"
 # An image may be one of a host that was a worker: what that left is not this one's.
 if [ "$(cat name 2>/dev/null)" != '@NAME@' ]; then
+  if [ -e store ] && [ -e /etc/systemd/system/scitq-worker.service ]; then
+    systemctl stop --no-block scitq-worker || true
+    systemctl kill -s KILL scitq-worker || true
+  fi
   rm -rf store
   printf '%s' '@NAME@' >name
 fi
@@ -46,7 +50,7 @@ say booted "on $(uname -n)"
 is() { printf '%s  %s\n' "$2" "$1" | sha256sum -c - >/dev/null 2>&1; }
 
 fetch() {
-  curl -sS --fail --connect-timeout 20 --max-time 600 --cacert authority.pem -H @header -o "$1" "https://@SERVER@$2"
+  curl -sS --fail --connect-timeout 20 --speed-limit 1000 --speed-time 60 --cacert authority.pem -H @header -o "$1" "https://@SERVER@$2"
 }
 
 if [ ! -x scitq-worker ] || ! is scitq-worker '@SHA256@'; then

@@ -82,7 +82,8 @@ struct SupervisorLoop {
           pipes.append(attempt)
         }
       }
-      if wasToldToEnd, attempts.isEmpty { return }
+      // Where nobody is left to be told, what has ended is in the files.
+      if wasToldToEnd, running.isEmpty, attempts.isEmpty || engines.isEmpty { return }
       if engines.isEmpty, attempts.isEmpty {
         if Self.now() - idleSince >= Self.idleLimit { return }
       } else {

@@ -41,6 +41,38 @@ struct FleetEngineTests {
     }
   }
 
+  @Test("a host that cannot be returned keeps no other one from being bought; what befalls many counts once")
+  func stuck() async throws {
+    try await Self.run(deploy: .zero) { world in
+      let order = try await world.oneOrder().order
+      try await world.deploy(order)
+      try await world.tick()
+      try await world.tell(.kept(order.instance, ProviderError(.transient, "it is switched off")))
+      try await world.enable(true)
+      try await world.tick()
+      #expect(try await world.orders().map(\.instance) == [2])
+      #expect(try await world.number("SELECT block_count FROM flavor") == 0)
+    }
+  }
+
+  @Test("what another host lacked makes those on their way no less")
+  func onTheirWay() async throws {
+    try await Self.run { world in
+      let step = try await world.need(4, container: "alpine")
+      try await world.recruit(for: step)
+      _ = try await world.arrive(world.deployed(try #require(try await world.orders().first)))
+      // Proven now: two more are made, and one is not asked for.
+      let rest = try await world.orders()
+      let whole = try await world.deployed(rest[0])
+      _ = try await world.arrive(world.deployed(rest[1]), engines: ["bare"])
+      try await world.tick()
+      #expect(try await world.number("SELECT count(*) FROM instance WHERE state <> 'ended'") == 3)
+      let why = try await world.engine.explain(recruiter: step, 1)
+      #expect(why.contains("2 slots are wanted beside"), "\(why)")
+      _ = try await world.arrive(whole)
+    }
+  }
+
   @Test("a host that never reports keeps its flavor from being bought, and takes the other orders with it")
   func neverReports() async throws {
     try await Self.run(deploy: .zero) { world in
@@ -86,6 +118,11 @@ struct FleetEngineTests {
       for task in 1...7 as ClosedRange<Int64> { try await world.cancel(TaskID(task)) }
       try await world.tick()
       #expect(try await world.number("SELECT count(*) FROM instance WHERE state = 'ordered'") == 3)
+      try await world.enable(false)
+      #expect(try await world.number("SELECT count(*) FROM instance WHERE state = 'ordered'") == 0)
+      try await world.enable(true)
+      try await world.tick()
+      #expect(try await world.number("SELECT count(*) FROM instance WHERE state = 'ordered'") == 3)
       try await world.act(.suspend, onStep: step)
       try await world.tick()
       #expect(try await world.number("SELECT count(*) FROM instance WHERE state = 'ordered'") == 0)
@@ -108,9 +145,7 @@ struct FleetEngineTests {
   @Test("a host that another region lists is no stranger, and one that nobody ordered is")
   func strangers() async throws {
     try await Self.run { world in
-      let step = try await world.need(1)
-      try await world.recruit(for: step)
-      let order = try #require(try await world.orders().first)
+      let order = try await world.oneOrder().order
       let host = try await world.deploy(order)
       var other = host
       other.region = "two"
@@ -127,9 +162,7 @@ struct FleetEngineTests {
   @Test("an order of which nobody can tell is neither ended nor given again, and its worker makes it clear")
   func unclear() async throws {
     try await Self.run(deploy: .zero) { world in
-      let step = try await world.need(1)
-      try await world.recruit(for: step)
-      let order = try #require(try await world.orders().first)
+      let order = try await world.oneOrder().order
       try await world.tell(.attempting(order.instance))
       // It comes although its provider was cut off before it said so; then nobody is let in who could tell.
       let worker = try await world.arrive(order)
@@ -149,9 +182,7 @@ struct FleetEngineTests {
   @Test("an order that was given and cannot be looked for is kept, and looked for to be returned at its end")
   func lookedFor() async throws {
     try await Self.run(deploy: .zero) { world in
-      let step = try await world.need(1)
-      try await world.recruit(for: step)
-      let order = try #require(try await world.orders().first)
+      let order = try await world.oneOrder().order
       try await world.tell(.attempting(order.instance))
       try await world.tell(.unclear(order.instance, ProviderError(.credentials, "expired")))
       let state = try await world.strings("SELECT state || unwanted FROM instance WHERE id = 1")
@@ -164,15 +195,15 @@ struct FleetEngineTests {
   @Test("a list without a host says nothing against a worker that answers, and ends one that does not")
   func lists() async throws {
     try await Self.run { world in
-      let step = try await world.need(1)
-      try await world.recruit(for: step)
-      let order = try #require(try await world.orders().first)
+      let order = try await world.oneOrder().order
       try await world.deploy(order)
       let worker = try await world.arrive(order)
       world.registry.add(worker.id, epoch: worker.epoch, Wire(channel: NIOAsyncTestingChannel()))
       for _ in 0..<4 { try await world.tell(.seen(Self.places[0], [], at: .max, queues: false)) }
       #expect(try await worker.attempts().count == 1)
       world.registry.remove(worker.id, epoch: worker.epoch)
+      try await world.tell(.seen(Self.places[0], [], at: .max, queues: false))
+      #expect(try await worker.attempts().count == 1)
       try await world.tell(.seen(Self.places[0], [], at: .max, queues: false))
       #expect(try await worker.attempts().isEmpty)
       // What it left is tidied up by its provider, once.
@@ -213,9 +244,7 @@ struct FleetEngineTests {
     "what was paid stays with its workflow when its step is gone, and a worker that is moved pays elsewhere")
   func costs() async throws {
     try await Self.run { world in
-      let step = try await world.need(1)
-      try await world.recruit(for: step)
-      let order = try #require(try await world.orders().first)
+      let (step, order) = try await world.oneOrder()
       try await world.deploy(order)
       let worker = try await world.arrive(order)
       let other = try await world.need(1)
@@ -233,9 +262,7 @@ struct FleetEngineTests {
   @Test("a host that cannot be returned can be forgotten")
   func forgotten() async throws {
     try await Self.run { world in
-      let step = try await world.need(1)
-      try await world.recruit(for: step)
-      let order = try #require(try await world.orders().first)
+      let order = try await world.oneOrder().order
       try await world.deploy(order)
       let worker = try await world.arrive(order)
       try await world.engine.ask { .deleteWorkers([worker.id], undeployed: false, by: world.admin, $0) }
@@ -339,6 +366,23 @@ extension EngineWorld {
     try await tick()
   }
 
+  /// A task, a recruiter for its step, and what that orders.
+  func oneOrder() async throws -> (step: Int64, order: FleetErrand) {
+    let step = try await need(1)
+    try await recruit(for: step)
+    return (step, try #require(try await orders().first))
+  }
+
+  /// Whether the flavor may be bought.
+  func enable(_ isEnabled: Bool) async throws {
+    var request = WireEnableFlavor()
+    request.provider = "exec.a"
+    request.name = "small"
+    request.enabled = isEnabled
+    let asked = request
+    let _: FleetCommand.Outcome = try await engine.ask { .changeFleet(.enable(asked), by: admin, $0) }
+  }
+
   func orders() async throws -> [FleetErrand] {
     try await settle()
     return await engine.errands(besides: []).filter { if case .deploy = $0 { true } else { false } }
@@ -361,6 +405,11 @@ extension EngineWorld {
     try await tell(.attempting(order.instance))
     try await tell(.deployed(order.instance, host(of: order), isFree: false))
     return host(of: order)
+  }
+
+  func deployed(_ order: FleetErrand) async throws -> FleetErrand {
+    try await deploy(order)
+    return order
   }
 
   /// The order's host shows its ticket.

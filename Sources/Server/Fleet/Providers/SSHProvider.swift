@@ -60,9 +60,17 @@ struct SSHProvider: Provider {
       case .failure(let error): if host == noted { throw error }
       }
     }
+    var broken: ProviderError?
     for host in candidates {
       try write(host, in: nil, for: order.key)
-      let said = try await shell(on: host, taking(order))
+      let said: [String: String]
+      do throws(ProviderError) { said = try await shell(on: host, taking(order)) } catch {
+        // A machine that cannot be used keeps no other one from it.
+        guard error.kind == .misconfigured else { throw error }
+        broken = error
+        remove(order.key)
+        continue
+      }
       if said["taken"] == order.key {
         try write(host, in: order.flavor.region, for: order.key)
         return Instance(
@@ -72,6 +80,7 @@ struct SSHProvider: Provider {
       // Somebody else was quicker.
       remove(order.key)
     }
+    if let broken { throw broken }
     let failures = answers.compactMap { answer -> ProviderError? in
       if case .failure(let error) = answer.look { error } else { nil }
     }
@@ -376,6 +385,14 @@ struct SSHProvider: Provider {
       rm -f "$unit"
       systemctl daemon-reload || true
     fi
+    # Containers are the engine's, and are known by the store of the worker that was here.
+    store=$(cat store/store-id 2>/dev/null || true)
+    for engine in docker podman; do
+      [ -n "$store" ] && command -v "$engine" >/dev/null 2>&1 || continue
+      for container in $(timeout 30 "$engine" ps -aq --filter "label=scitq.store=$store" 2>/dev/null); do
+        timeout 30 "$engine" rm -f "$container" >/dev/null 2>&1 || true
+      done
+    done
     end_tree() {
       kill -STOP "$1" 2>/dev/null || return 0
       for child in $(cat /proc/"$1"/task/*/children 2>/dev/null); do end_tree "$child"; done

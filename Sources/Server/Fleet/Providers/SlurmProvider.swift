@@ -244,7 +244,7 @@ struct SlurmProvider: Provider {
       HOME=${HOME:-$(getent passwd "$(id -u)" | cut -d: -f6)}
       SCITQ_FOLDER=\#(base)/\#(order.key)-$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}
       export PATH HOME SCITQ_FOLDER
-      for left in \#(base)/\#(order.key)-"$SLURM_JOB_ID".*; do
+      for left in \#(base)/\#(order.key)-"$SLURM_JOB_ID".*/; do
         chmod -R u+rwX "$left"
         rm -rf "$left"
       done
