@@ -284,8 +284,13 @@ private struct SlurmCluster {
       return live == "0" && jobs.isEmpty
     }
     // A job is out of the queue a moment before its script has tidied up.
-    try await until("their folders are gone") {
-      try FileManager.default.contentsOfDirectory(atPath: folder.appending(path: "jobs").path).isEmpty
+    do {
+      try await until("their folders are gone") {
+        try FileManager.default.contentsOfDirectory(atPath: folder.appending(path: "jobs").path).isEmpty
+      }
+    } catch {
+      let left = try FileManager.default.subpathsOfDirectory(atPath: folder.appending(path: "jobs").path)
+      throw Trouble("\(error): \(left.sorted().prefix(40))")
     }
   }
 }

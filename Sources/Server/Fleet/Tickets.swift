@@ -3,7 +3,8 @@ import Foundation
 import ScitqProtocol
 
 /// What lets one host in: derived from this server's join secret, so that an order that is tried twice has one ticket, and
-/// none is kept anywhere. A ticket is good while its order waits for its host, and dies when the worker has joined.
+/// none is kept anywhere. A ticket is good while its order waits for its host, and dies when the worker has joined;
+/// that of a job in a queue, which may begin anew, with the job.
 struct Tickets: Sendable {
   private let key: SymmetricKey
 

@@ -244,7 +244,7 @@ struct SlurmProvider: Provider {
       HOME=${HOME:-$(getent passwd "$(id -u)" | cut -d: -f6)}
       SCITQ_FOLDER=\#(base)/\#(order.key)-$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}
       export PATH HOME SCITQ_FOLDER
-      for left in \#(base)/\#(order.key)-"$SLURM_JOB_ID".*/; do
+      for left in \#(base)/\#(order.key)-"$SLURM_JOB_ID".*; do
         chmod -R u+rwX "$left"
         rm -rf "$left"
       done
@@ -267,6 +267,8 @@ struct SlurmProvider: Provider {
         status=$?
         kill -0 "$child" 2>/dev/null || break
       done
+      # What tidies up is not ended by it: who is told to go may have gone already.
+      trap '' TERM USR1
       cd /
       chmod -R u+rwX "$SCITQ_FOLDER"
       rm -rf "$SCITQ_FOLDER"
