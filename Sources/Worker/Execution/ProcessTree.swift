@@ -17,9 +17,17 @@ struct ProcessTree {
   func stop() {
     kill(-leader, SIGSTOP)
     var stopped: Set<pid_t> = []
+    var quiet = 0
     for _ in 0..<Self.rounds {
       let fresh = members().filter { !stopped.contains($0) }
-      if fresh.isEmpty { return }
+      if fresh.isEmpty {
+        // One that was becoming another program has no variables for a moment, and is seen by the second look.
+        quiet += 1
+        if quiet == 2 { return }
+        usleep(1000)
+        continue
+      }
+      quiet = 0
       for pid in fresh { kill(pid, SIGSTOP) }
       stopped.formUnion(fresh)
     }

@@ -50,7 +50,8 @@ private func state(of pid: pid_t) -> Character {
         Supervisor.environment(of: $0).contains("SCITQ_TASK_ID=1")
       }
       #expect(own.count >= 6)
-      #expect(own.allSatisfy { state(of: $0) == "T" })
+      // A process stands still once it is its turn to see the signal.
+      #expect(await Bench.eventually { own.allSatisfy { state(of: $0) == "T" } })
       let others = bench.processes().filter { !own.contains($0) }
       #expect(others.allSatisfy { state(of: $0) != "T" })
       #expect(try await engine.held() == [launch.attempt: .paused, other.attempt: .running])
