@@ -17,6 +17,8 @@ extension Engine {
     var accepted = WireReportsAccepted()
     var sequence = acknowledged[worker] ?? 0
     for report in reports where report.sequence > sequence {
+      // What is missing was taken in by the server of which this one is an older copy.
+      if report.sequence > sequence + 1, sequence > 0 { behind.formUnion(cluster.tasks(on: worker)) }
       sequence = report.sequence
       refusal = nil
       if !take(report, from: worker, known) {
@@ -65,6 +67,12 @@ extension Engine {
       var status = TaskStatus(rawValue: report.status)
     else { return false }
     if status == row.status { return true }
+    if behind.remove(id) != nil {
+      catchUp(row, with: report, known)
+      guard let now = active[id] else { return false }
+      row = now
+      if status == row.status { return true }
+    }
     // Never anything but canceled after an accepted cancel; and canceled only by a person's wish.
     if status == .succeeded || status == .failed, row.cancelRequested { status = .canceled }
     // It was paused before it heard that nobody wants that any more.
@@ -121,6 +129,35 @@ extension Engine {
       batch.updated[id] = row
     }
     return true
+  }
+
+  /// Makes the moves that the worker has told already, to a server that was restored from a backup since.
+  private func catchUp(_ row: TaskRow, with report: WireReport, _ known: Known) {
+    let road: [TaskStatus] =
+      switch TaskStatus(rawValue: report.status) {
+      case .downloading, .onHold, .running: [.accepted]
+      case .uploading, .uploadingFailed, .suspended: [.accepted, .running]
+      case .succeeded: [.accepted, .running, .uploading]
+      case .failed: [.accepted, .running, .uploadingFailed]
+      default: []
+      }
+    // Where it is on that road already, or on a side of it, it goes on from there.
+    let passed: Int =
+      switch row.status {
+      case .assigned: 0
+      case .accepted, .downloading, .onHold, .suspended: 1
+      case .running: 2
+      default: 3
+      }
+    for status in road.dropFirst(passed) {
+      var missing = WireReport()
+      missing.taskID = report.taskID
+      missing.assignment = report.assignment
+      missing.status = status.rawValue
+      missing.at = report.at
+      _ = take(missing, from: WorkerID(row.worker?.rawValue ?? 0), known)
+    }
+    refusal = nil
   }
 
   /// A task has ended on a worker: it is retried, or settled for good.

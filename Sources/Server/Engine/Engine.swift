@@ -64,6 +64,8 @@ actor Engine: Service {
   /// Workers that are connected and have missed their beats.
   var quiet: Set<WorkerID> = []
 
+  /// Of which not all reports reached this server, but one of which it is an older copy.
+  var behind: Set<TaskID> = []
   /// Why the report that is being looked at is not taken.
   var refusal: String?
 

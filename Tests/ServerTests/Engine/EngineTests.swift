@@ -13,6 +13,30 @@ private func noPatience(_ configuration: inout ScitqServer.Configuration) {
 
 @Suite("The engine")
 struct EngineTests {
+  @Test(
+    "a server that was restored from a backup takes the rest of what a worker has to say, and no other one does"
+  )
+  func restored() async throws {
+    try await EngineWorld.run { world in
+      var worker = try await world.join("w")
+      let (a, b, c) = (try await world.submit(), try await world.submit(), try await world.submit())
+      try await world.settle()
+      let first = try await worker.attempt(a)
+      let second = try await worker.attempt(b)
+      try await worker.say(first, .accepted)
+      // Letters that are skipped without a gap in the numbers of reports are refused.
+      #expect(try await worker.say(first, .uploading).count == 1)
+      // The letters between were told to the server of which this one is an older copy.
+      worker.sequence += 3
+      #expect(try await worker.say(first, .uploading, .succeeded).isEmpty)
+      #expect(try await worker.say(second, .failed, reason: .exitCode).isEmpty)
+      #expect(try await world.status(a) == .succeeded)
+      #expect(try await world.status(b) == .failed)
+      let third = try await worker.attempt(c)
+      #expect(try await worker.say(third, .running).count == 1)
+    }
+  }
+
   @Test("a task goes from submission to its end, each letter durable before it is told")
   func road() async throws {
     try await EngineWorld.run { world in
