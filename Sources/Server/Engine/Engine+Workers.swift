@@ -284,6 +284,9 @@ extension Engine {
       save(row)
       ready[id] = nil
       cluster.set(entry(row, isConnected: false))
+      // Should its connection have outlived the silence, it is to begin anew: what it holds is others' now.
+      announcement.closed.append(
+        (id, CallError(.unavailable, "the server has not heard of this worker for too long; connect again")))
       batch.event(worker: id, "lost")
     }
   }
