@@ -106,9 +106,14 @@ extension Engine {
     let why = Self.disappointment + what
     fleet.proven.remove(flavor.region)
     block(&flavor, why)
+    withdrawOrders(of: flavor, because: why, by: nil)
+  }
+
+  /// Takes back the orders of that flavor that nobody was asked for yet.
+  func withdrawOrders(of flavor: FlavorRow, because why: String, by user: UserID?) {
     for row in fleet.instances.values.sorted(by: { $0.id < $1.id })
-    where row.flavorID == flavor.id && row.state == .ordered && row.attempts == 0 {
-      returnHost(of: row.worker, because: why, by: nil)
+    where row.flavorID == flavor.id && row.isUnasked {
+      returnHost(of: row.worker, because: why, by: user)
     }
   }
 
@@ -135,13 +140,15 @@ extension Engine {
       guard row.step != nil || flavor != nil else { continue }
       var capacity = row.capacity(at: now)
       let instance = fleet.instance(of: row)
-      let isOrdered = instance?.state == .ordered && instance?.attempts == 0
+      let isOrdered = instance?.isUnasked == true
       if row.status == .deploying, let flavor {
-        capacity = offer(flavor, of: providers[flavor.flavor.provider], at: now).capacity
-        // What another one lacked does not make it worthless: it is paid for already, and may be whole.
-        if !isOrdered {
+        let provider = providers[flavor.flavor.provider]
+        if isOrdered {
+          capacity = offer(flavor, of: provider, at: now).capacity
+        } else {
+          // What another one lacked does not make it worthless: it is paid for already, and may be whole.
           capacity = Needs(of: flavor.flavor)
-          capacity.seconds = providers[flavor.flavor.provider]?.secondsForTasks ?? .max
+          capacity.seconds = provider?.secondsForTasks ?? .max
         }
       }
       snapshot.workers.append(
@@ -294,7 +301,7 @@ extension Engine {
     instance.nextAttemptAt = nil
     instance.problem = nil
     // One that nobody was asked for needs no returning.
-    if instance.state == .ordered, instance.attempts == 0 { end(&instance) }
+    if instance.isUnasked { end(&instance) }
     save(instance)
   }
 

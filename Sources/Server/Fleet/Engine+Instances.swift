@@ -133,7 +133,7 @@ extension Engine {
     var region = fleet.regions[flavor.region] ?? RegionRow(flavor.region)
     func waiting(_ matches: (FlavorRow) -> Bool) -> [InstanceRow] {
       fleet.instances.values.filter {
-        $0.id != id && $0.state == .ordered && $0.attempts == 0 && fleet.flavor(of: $0).map(matches) == true
+        $0.id != id && $0.isUnasked && fleet.flavor(of: $0).map(matches) == true
       }.sorted { $0.id < $1.id }
     }
     var others: [InstanceRow] = []

@@ -337,11 +337,7 @@ extension Engine {
       if row.isDisabled == request.enabled { answer.changed += 1 }
       row.isDisabled = !request.enabled
       save(row)
-      guard !request.enabled else { continue }
-      for order in fleet.instances.values.sorted(by: { $0.id < $1.id })
-      where order.flavorID == row.id && order.state == .ordered && order.attempts == 0 {
-        returnHost(of: order.worker, because: "its flavor was disabled", by: user.id)
-      }
+      if !request.enabled { withdrawOrders(of: row, because: "its flavor was disabled", by: user.id) }
     }
     batch.event(
       "flavor", meant[0].id, request.enabled ? "enabled" : "disabled", user: user.id, reason: request.name)

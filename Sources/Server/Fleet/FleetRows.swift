@@ -37,6 +37,9 @@ struct InstanceRow: Sendable {
   var endsAt: Int64?
   var endedAt: Int64?
 
+  /// Nobody was asked for it yet: to give it up costs nothing.
+  var isUnasked: Bool { state == .ordered && attempts == 0 }
+
   init(
     id: InstanceID, key: String, flavorID: Int64, worker: WorkerID, user: UserID, price: Double, now: Int64
   ) {
